@@ -1,0 +1,276 @@
+"""Compiled kernel of the global statistics: a handful of sweeps over a graph in topological order. Raw arrays only."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from cg._hashing import _csr
+
+N_KINDS, N_STAGES = 15, 6
+_NORM, _ACT, _MAXPOOL, _AVGPOOL, _ADD, _MUL, _CONCAT = 7, 8, 9, 10, 11, 12, 13
+
+
+@njit(cache=True)
+def _mean_std(values, mask):  # type: ignore[no-untyped-def]
+    total, square, n = 0.0, 0.0, 0
+    for i in range(len(values)):
+        if mask[i]:
+            total += values[i]
+            square += values[i] * values[i]
+            n += 1
+    if n == 0:
+        return 0.0, 0.0
+    mean = total / n
+    return mean, np.sqrt(max(square / n - mean * mean, 0.0))
+
+
+@njit(cache=True)
+def _walk(n, start_in, edge_in, src, weight, outputs):  # type: ignore[no-untyped-def]
+    """Longest, shortest, mean and std of the weight passed by a walk from an output to random producers."""
+    longest, shortest = np.zeros(n), np.zeros(n)
+    mean, second = np.zeros(n), np.zeros(n)
+    for i in range(n):
+        k = start_in[i + 1] - start_in[i]
+        hi, lo, m, m2 = 0.0, 0.0, 0.0, 0.0
+        for p in range(start_in[i], start_in[i + 1]):
+            s = src[edge_in[p]]
+            hi = max(hi, longest[s])
+            lo = shortest[s] if p == start_in[i] else min(lo, shortest[s])
+            m += mean[s] / k
+            m2 += second[s] / k
+        w = weight[i]
+        longest[i], shortest[i], mean[i] = hi + w, lo + w, m + w
+        second[i] = m2 + 2 * w * m + w * w
+    a, b, c, d = 0.0, 1e30, 0.0, 0.0
+    for o in outputs:
+        a = max(a, longest[o])
+        b = min(b, shortest[o])
+        c += mean[o] / len(outputs)
+        d += second[o] / len(outputs)
+    return a, b, c, np.sqrt(max(d - c * c, 0.0))
+
+
+@njit(cache=True)
+def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, out):  # type: ignore[no-untyped-def]
+    """Fill ``out`` (order of ``cg.global_statistics.STATISTICS``); nodes must be in topological order."""
+    n, n_edges = len(spec), len(src)
+    start_in, edge_in = _csr(n, dst)
+    start_out, edge_out = _csr(n, src)
+    kind = kind_of[spec]
+    prof = profile[spec]
+    c = cost[spec]
+    is_layer = prof[:, 7] > 0
+
+    side0 = 1.0
+    level = np.zeros(n, np.int64)
+    for i in range(n):
+        if prof[i, 12] > 0:
+            side0 = max(side0, prof[i, 0])
+        for p in range(start_in[i], start_in[i + 1]):
+            level[i] = max(level[i], level[src[edge_in[p]]] + 1)
+    stage = np.zeros(n, np.int64)
+    for i in range(n):
+        stage[i] = min(max(np.int64(np.round(np.log2(side0 / prof[i, 0]))), 0), N_STAGES - 1)
+
+    # total
+    macs, params, act, layers = 0.0, 0.0, 0.0, 0.0
+    for i in range(n):
+        macs += c[i, 0]
+        params += c[i, 1]
+        act += c[i, 2] / 4.0
+        layers += prof[i, 7]
+    depth = level.max() + 1
+    k = 0
+    for v in (np.log(n), np.log1p(n_edges), np.log1p(macs), np.log1p(params), np.log1p(act),
+              np.log1p(macs) - np.log1p(params), np.log1p(act) - np.log1p(macs), np.log1p(layers), np.log(depth)):
+        out[k] = v
+        k += 1
+
+    # path
+    weight = np.ones(n)
+    for w in range(5):
+        if w > 0:
+            weight = prof[:, 6 + w].copy()
+        a, b, m, s = _walk(n, start_in, edge_in, src, weight, outputs)
+        out[k], out[k + 1], out[k + 2], out[k + 3] = np.log1p(a), np.log1p(b), np.log1p(m), np.log1p(s)
+        k += 4
+
+    # receptive field: pixels of the input that one output value sees along the widest, narrowest and mean walk
+    jump = np.ones(n)
+    rf = np.ones((n, 3))
+    for i in range(n):
+        d = start_in[i + 1] - start_in[i]
+        if d == 0:
+            continue
+        hi, lo, mean, step = 0.0, 1e30, 0.0, 1.0
+        for p in range(start_in[i], start_in[i + 1]):
+            s = src[edge_in[p]]
+            hi, lo, mean = max(hi, rf[s, 0]), min(lo, rf[s, 1]), mean + rf[s, 2] / d
+            step = max(step, jump[s])
+        grow = (prof[i, 4] - 1) * prof[i, 6] * step
+        rf[i, 0], rf[i, 1], rf[i, 2] = hi + grow, lo + grow, mean + grow
+        jump[i] = step * prof[i, 5]
+    hi, lo, mean = 1.0, 1e30, 0.0
+    for o in outputs:
+        hi, lo, mean = max(hi, rf[o, 0]), min(lo, rf[o, 1]), mean + rf[o, 2] / len(outputs)
+    out[k], out[k + 1], out[k + 2] = np.log2(hi), np.log2(lo), np.log2(mean)
+    k += 3
+
+    # shape
+    channels = np.log2(np.maximum(prof[:, 3], 1.0))
+    ratio = np.log2(np.maximum(prof[:, 3], 1.0) / np.maximum(prof[:, 2], 1.0))
+    mean_c, std_c = _mean_std(channels, is_layer)
+    mean_r, std_r = _mean_std(ratio, is_layer)
+    mean_k, _ = _mean_std(np.log2(prof[:, 4]), is_layer)
+    max_c, min_c, last_c = 0.0, 1e30, 0.0
+    for i in range(n):
+        if is_layer[i]:
+            max_c, min_c = max(max_c, channels[i]), min(min_c, channels[i])
+            if prof[i, 0] > 1:
+                last_c = channels[i]
+    min_c = min_c if min_c < 1e29 else 0.0
+    fan_out_max, merges, span_sum, span_max, skips = 0, 0, 0.0, 0.0, 0
+    fan_in_sum = 0.0
+    for i in range(n):
+        fan_out_max = max(fan_out_max, start_out[i + 1] - start_out[i])
+        d = start_in[i + 1] - start_in[i]
+        if d > 1:
+            merges += 1
+            fan_in_sum += d
+        for p in range(start_in[i], start_in[i + 1]):
+            span = level[i] - level[src[edge_in[p]]]
+            span_max = max(span_max, span)
+            if span > 1:
+                span_sum += span
+                skips += 1
+    widths = np.zeros(depth)
+    for i in range(n):
+        widths[level[i]] += 1
+    for v in (mean_c, max_c, min_c, std_c, mean_r, std_r, mean_k, fan_in_sum / max(merges, 1),
+              np.log(max(n_edges, 1) / n), np.log1p(fan_out_max), np.log(n / depth), np.log(widths.max()),
+              np.log1p(span_sum / max(skips, 1)), np.log1p(span_max), np.log1p(skips), last_c):
+        out[k] = v
+        k += 1
+
+    # signal: variance forward, gradient scale backward, number of paths
+    var = np.ones(n)
+    paths = np.zeros(n)  # natural log of the number of walks from the sources
+    for i in range(n):
+        d = start_in[i + 1] - start_in[i]
+        if d == 0:
+            continue
+        total, top = 0.0, -1e30
+        for p in range(start_in[i], start_in[i + 1]):
+            s = src[edge_in[p]]
+            total += var[s]
+            top = max(top, paths[s])
+        many = 0.0
+        for p in range(start_in[i], start_in[i + 1]):
+            many += np.exp(paths[src[edge_in[p]]] - top)
+        paths[i] = top + np.log(many)
+        if kind[i] == _ADD:
+            var[i] = total
+        elif kind[i] == _NORM:
+            var[i] = 1.0
+        elif kind[i] == _ACT:
+            var[i] = 0.5 * total / d
+        elif kind[i] == _AVGPOOL:
+            var[i] = total / d / prof[i, 4]
+        else:
+            var[i] = total / d
+        var[i] = max(min(var[i], 1e30), 1e-30)
+    grad = np.zeros(n)
+    for o in outputs:
+        grad[o] = 1.0
+    for i in range(n - 1, -1, -1):
+        g = grad[i]
+        for p in range(start_out[i], start_out[i + 1]):
+            j = dst[edge_out[p]]
+            back = grad[j]
+            if kind[j] == _NORM:
+                back /= var[i]
+            elif kind[j] == _ACT:
+                back *= 0.5
+            elif kind[j] == _AVGPOOL:
+                back /= prof[j, 4]
+            g += back
+        grad[i] = max(min(g, 1e30), 1e-30)
+    log_var, log_grad = np.log(var), np.log(grad)
+    add_mean, _ = _mean_std(log_var, kind == _ADD)
+    add_max = 0.0
+    norm_sum, norms = 0.0, 0
+    first, g_min, g_max = 0.0, 1e30, -1e30
+    first_seen = False
+    for i in range(n):
+        if kind[i] == _ADD:
+            add_max = max(add_max, log_var[i])
+        elif kind[i] == _NORM and start_in[i + 1] > start_in[i]:
+            norm_sum += log_var[src[edge_in[start_in[i]]]]
+            norms += 1
+        if is_layer[i]:
+            if not first_seen:
+                first, first_seen = log_grad[i], True
+            g_min, g_max = min(g_min, log_grad[i]), max(g_max, log_grad[i])
+    g_mean, g_std = _mean_std(log_grad, is_layer)
+    if not first_seen:
+        g_min, g_max = 0.0, 0.0
+    most = 0.0
+    for o in outputs:
+        most = max(most, paths[o])
+    for v in (add_mean, add_max, norm_sum / max(norms, 1), first, g_mean, g_std, g_min, g_max, most):
+        out[k] = v
+        k += 1
+
+    # stage
+    per_stage = np.zeros((N_STAGES, 5))
+    for i in range(n):
+        s = stage[i]
+        per_stage[s, 0] += c[i, 0]
+        per_stage[s, 1] += c[i, 1]
+        per_stage[s, 2] += c[i, 2] / 4.0
+        if is_layer[i]:
+            per_stage[s, 3] += 1
+            per_stage[s, 4] += channels[i]
+    for s in range(N_STAGES):
+        out[k] = np.log1p(per_stage[s, 0])
+        out[k + 1] = np.log1p(per_stage[s, 1])
+        out[k + 2] = np.log1p(per_stage[s, 2])
+        out[k + 3] = per_stage[s, 0] / max(macs, 1.0)
+        out[k + 4] = per_stage[s, 4] / max(per_stage[s, 3], 1.0)
+        k += 5
+
+    # counts and walk participation per kind and stage
+    visits_back, visits_front = np.zeros(n), np.zeros(n)
+    for o in outputs:
+        visits_back[o] += 1.0 / len(outputs)
+    for i in range(n - 1, -1, -1):
+        d = start_in[i + 1] - start_in[i]
+        for p in range(start_in[i], start_in[i + 1]):
+            visits_back[src[edge_in[p]]] += visits_back[i] / d
+    for i in range(n):
+        if start_in[i + 1] == start_in[i]:
+            visits_front[i] += 1.0
+        d = start_out[i + 1] - start_out[i]
+        for p in range(start_out[i], start_out[i + 1]):
+            visits_front[dst[edge_out[p]]] += visits_front[i] / d
+    block = N_KINDS * N_STAGES
+    for i in range(n):
+        at = k + kind[i] * N_STAGES + stage[i]
+        out[at] += 1.0
+        out[at + block] += visits_back[i]
+        out[at + 2 * block] += visits_front[i]
+    for i in range(k, k + 3 * block):
+        out[i] = np.log1p(out[i])
+    k += 3 * block
+
+    # pairs, looking through nodes that only move data
+    through = np.arange(n)
+    for i in range(n):
+        if prof[i, 11] > 0 and start_in[i + 1] > start_in[i]:
+            through[i] = through[src[edge_in[start_in[i]]]]
+    for e in range(n_edges):
+        if prof[dst[e], 11] == 0:
+            out[k + kind[through[src[e]]] * N_KINDS + kind[dst[e]]] += 1.0
+    for i in range(k, k + N_KINDS * N_KINDS):
+        out[i] = np.log1p(out[i])

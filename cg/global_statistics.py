@@ -1,0 +1,108 @@
+"""Global statistics of a graph: one documented vector per network, the strongest single ingredient of few-shot ranking.
+
+Every column has a name (``STATISTICS``). Groups, in order; a *kind* is one of 15 roles of a node (``KINDS``), a *stage* is
+how often the resolution has been halved since the input (0 to 5):
+
+``total.*``      logarithms of size and cost totals
+``path.*``       longest, shortest, mean and standard deviation, over input-output walks, of what a walk passes through
+``rf.*``         receptive field at the output, log2 pixels
+``shape.*``      channels, kernel sizes, fan-in and fan-out, level widths, length of skip connections
+``signal.*``     forward variance and backward gradient scale at initialisation, by simple propagation rules
+``stage.*``      costs per stage
+``count.*``      nodes per kind and stage, log(1 + n)
+``back.*``       expected visits per kind and stage of a walk from the output, each step to a random producer
+``front.*``      the same from the input, each step to a random consumer
+``pair.*``       edges between kinds, log(1 + n), operators that only move data contracted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from cg._table_arrays import Column, costs
+from cg.errors import GraphError
+from cg.graph import Graph
+from cg.spec import NodeSpec, Shape
+from cg.vocabulary import CATEGORIES
+
+KINDS: Final = ("conv3", "conv5", "conv1", "dw3", "dw5", "dwdil", "dense", "norm", "act", "maxpool", "avgpool", "add", "mul",
+                "concat", "other")
+N_STAGES: Final = 6
+_WALKS: Final = ("nodes", "layers", "spatial", "acts", "pools")
+_TOTAL = ("nodes", "edges", "macs", "params", "activations", "macs_per_param", "activations_per_mac", "layers", "levels")
+_SHAPE = ("channels_mean", "channels_max", "channels_min", "channels_std", "ratio_mean", "ratio_std", "kernel_mean",
+          "fan_in_mean", "fan_out_mean", "fan_out_max", "width_mean", "width_max", "span_mean", "span_max", "skips",
+          "last_channels")
+_SIGNAL = ("var_add_mean", "var_add_max", "var_norm_mean", "grad_first", "grad_mean", "grad_std", "grad_min", "grad_max",
+           "paths")
+STATISTICS: Final[tuple[str, ...]] = (
+    *(f"total.{c}" for c in _TOTAL),
+    *(f"path.{w}_{m}" for w in _WALKS for m in ("longest", "shortest", "mean", "std")),
+    "rf.max", "rf.min", "rf.mean",
+    *(f"shape.{c}" for c in _SHAPE),
+    *(f"signal.{c}" for c in _SIGNAL),
+    *(f"stage{s}.{c}" for s in range(N_STAGES) for c in ("macs", "params", "activations", "macs_share", "channels")),
+    *(f"{group}.{k}.{s}" for group in ("count", "back", "front") for k in KINDS for s in range(N_STAGES)),
+    *(f"pair.{a}.{b}" for a in KINDS for b in KINDS),
+)
+GROUPS: Final = np.array([n.split(".")[0].rstrip("0123456789") for n in STATISTICS])
+
+
+def statistics(graphs: Sequence[Graph]) -> np.ndarray:
+    """Global statistics of ``B`` graphs, float32 ``[B, len(STATISTICS)]``.
+
+    Defined for any graph with at least one Input; values depend on the architecture alone, not on node order. Raises
+    ``GraphError`` if a value is not finite (an image of zero size, say).
+    """
+    from cg._flow import statistics_kernel
+
+    out = np.zeros((len(graphs), len(STATISTICS)))
+    for row, g in zip(out, graphs, strict=True):
+        statistics_kernel(g.spec, g.src, g.dst, g.outputs, _KIND.get(), _PROFILE.get(), costs(), row)
+        if not np.isfinite(row).all():
+            bad = STATISTICS[int(np.flatnonzero(~np.isfinite(row))[0])]
+            raise GraphError(f"graph {g.name!r}: statistic {bad} is not finite; check the shapes of its nodes")
+    return out.astype(np.float32)
+
+
+def _kind(spec: NodeSpec) -> int:
+    if spec.op in ("Conv", "ConvTranspose", "DeformConv"):
+        k = max(spec.weight_shape[2:], default=1)
+        if spec.attr("group", 1) > 1:
+            name = "dwdil" if max(spec.attr("dilations", (1,))) > 1 else ("dw3" if k <= 3 else "dw5")
+        else:
+            name = "conv1" if k == 1 else ("conv3" if k <= 3 else "conv5")
+        return KINDS.index(name)
+    category = CATEGORIES[spec.category]
+    alias = {"softmax": "act", "reduce": "avgpool", "recurrent": "dense"}
+    name = alias.get(category, category)
+    return KINDS.index(name) if name in KINDS else KINDS.index("other")
+
+
+def _image(shape: Shape) -> tuple[int, int]:
+    """``(side, channels)`` of a tensor; sequences count their length as a square of that many pixels."""
+    if len(shape) >= 4:
+        return max(int(round((shape[-1] * shape[-2]) ** 0.5)), 1), shape[1]
+    if len(shape) == 3:
+        return max(int(round(shape[1] ** 0.5)), 1), shape[2]
+    return 1, shape[-1] if shape else 1
+
+
+def _profile(_: int, spec: NodeSpec) -> np.ndarray:
+    """side out, side in, C in, C out, kernel, stride, dilation, is layer, is spatial, is act, is pool, moves data, is input"""
+    side_out, c_out = _image(spec.out_shape)
+    side_in, c_in = _image(spec.in_shapes[0]) if spec.in_shapes else (side_out, c_out)
+    kernel = max(spec.attr("kernel_shape", (1,))) if spec.attr("kernel_shape") else max(spec.weight_shape[2:4], default=1)
+    category = CATEGORIES[spec.category]
+    layer = category in ("conv", "dense", "recurrent")
+    pool = category in ("maxpool", "avgpool") and not spec.op.startswith(("Global", "Reduce"))
+    return np.array([side_out, side_in, c_in, c_out, kernel, max(spec.attr("strides", (1,))),
+                     max(spec.attr("dilations", (1,))), layer, category == "conv" and kernel > 1, category == "act", pool,
+                     category == "move", spec.op == "Input"], np.float64)
+
+
+_KIND = Column(lambda i, s: _kind(s), np.int64)
+_PROFILE = Column(_profile, np.float64, 13)
