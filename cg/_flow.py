@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from cg._context import ADD as _ADD
+from cg._context import NORM as _NORM
+from cg._context import receptive_field, signal
 from cg._hashing import _csr
 
 N_KINDS, N_STAGES = 15, 6
-_NORM, _ACT, _MAXPOOL, _AVGPOOL, _ADD, _MUL, _CONCAT = 7, 8, 9, 10, 11, 12, 13
 
 
 @njit(cache=True)
@@ -96,21 +98,8 @@ def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, out):  # 
         out[k], out[k + 1], out[k + 2], out[k + 3] = np.log1p(a), np.log1p(b), np.log1p(m), np.log1p(s)
         k += 4
 
-    # receptive field: pixels of the input that one output value sees along the widest, narrowest and mean walk
-    jump = np.ones(n)
-    rf = np.ones((n, 3))
-    for i in range(n):
-        d = start_in[i + 1] - start_in[i]
-        if d == 0:
-            continue
-        hi, lo, mean, step = 0.0, 1e30, 0.0, 1.0
-        for p in range(start_in[i], start_in[i + 1]):
-            s = src[edge_in[p]]
-            hi, lo, mean = max(hi, rf[s, 0]), min(lo, rf[s, 1]), mean + rf[s, 2] / d
-            step = max(step, jump[s])
-        grow = (prof[i, 4] - 1) * prof[i, 6] * step
-        rf[i, 0], rf[i, 1], rf[i, 2] = hi + grow, lo + grow, mean + grow
-        jump[i] = step * prof[i, 5]
+    # receptive field
+    rf = receptive_field(n, start_in, edge_in, src, prof)
     hi, lo, mean = 1.0, 1e30, 0.0
     for o in outputs:
         hi, lo, mean = max(hi, rf[o, 0]), min(lo, rf[o, 1]), mean + rf[o, 2] / len(outputs)
@@ -153,49 +142,8 @@ def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, out):  # 
         out[k] = v
         k += 1
 
-    # signal: variance forward, gradient scale backward, number of paths
-    var = np.ones(n)
-    paths = np.zeros(n)  # natural log of the number of walks from the sources
-    for i in range(n):
-        d = start_in[i + 1] - start_in[i]
-        if d == 0:
-            continue
-        total, top = 0.0, -1e30
-        for p in range(start_in[i], start_in[i + 1]):
-            s = src[edge_in[p]]
-            total += var[s]
-            top = max(top, paths[s])
-        many = 0.0
-        for p in range(start_in[i], start_in[i + 1]):
-            many += np.exp(paths[src[edge_in[p]]] - top)
-        paths[i] = top + np.log(many)
-        if kind[i] == _ADD:
-            var[i] = total
-        elif kind[i] == _NORM:
-            var[i] = 1.0
-        elif kind[i] == _ACT:
-            var[i] = 0.5 * total / d
-        elif kind[i] == _AVGPOOL:
-            var[i] = total / d / prof[i, 4]
-        else:
-            var[i] = total / d
-        var[i] = max(min(var[i], 1e30), 1e-30)
-    grad = np.zeros(n)
-    for o in outputs:
-        grad[o] = 1.0
-    for i in range(n - 1, -1, -1):
-        g = grad[i]
-        for p in range(start_out[i], start_out[i + 1]):
-            j = dst[edge_out[p]]
-            back = grad[j]
-            if kind[j] == _NORM:
-                back /= var[i]
-            elif kind[j] == _ACT:
-                back *= 0.5
-            elif kind[j] == _AVGPOOL:
-                back /= prof[j, 4]
-            g += back
-        grad[i] = max(min(g, 1e30), 1e-30)
+    # signal
+    var, grad, paths = signal(n, start_in, edge_in, start_out, edge_out, src, dst, outputs, kind, prof)
     log_var, log_grad = np.log(var), np.log(grad)
     add_mean, _ = _mean_std(log_var, kind == _ADD)
     add_max = 0.0

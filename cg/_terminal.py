@@ -1,0 +1,81 @@
+"""What every sub-command needs to talk: results on stdout, progress and notes on stderr, one JSON value for machines.
+
+Command bodies import it; it imports rich only when something is shown, and knows no command.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Step = Callable[..., None]
+
+
+def console() -> Console:
+    """For people: tables and messages on stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=False)
+
+
+def note(text: str) -> None:
+    """One line on stderr, which never mixes with results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(value: Any) -> None:
+    """``value`` as JSON on stdout (NaN becomes null)."""
+    from cg.files import plain
+
+    print(json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], left: int = 1) -> None:
+    """A table on stdout; the first ``left`` columns are aligned left, the others (numbers) right."""
+    from rich.table import Table
+
+    t = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        t.add_column(column, justify="left" if i < left else "right", overflow="fold")
+    for row in rows:
+        t.add_row(*(cell if isinstance(cell, str) else show(cell) for cell in row))
+    console().print(t)
+
+
+def show(value: Any) -> str:
+    """A number for people: thousands separators, four digits after the point where it is small."""
+    if isinstance(value, float):
+        return f"{value:,.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+@contextmanager
+def progress(description: str, total: float | None = None) -> Iterator[Step]:
+    """A bar on stderr. Yields ``step(n=1, *, note="", done=None, total=None)``: advance by n, or to ``done``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total, note="")
+
+        def step(n: float = 1, *, note: str = "", done: float | None = None, total: float | None = None) -> None:
+            changes: dict[str, Any] = {"advance": n} if done is None else {"completed": done}
+            if note:
+                changes["note"] = note
+            if total is not None:
+                changes["total"] = total
+            bar.update(task, **changes)
+
+        yield step
