@@ -103,8 +103,9 @@ def count_below(n, first, offset, value, bound):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def smallest(n, src, dst, k):  # type: ignore[no-untyped-def]
-    """The ``k`` smallest eigenvalues in ascending order and whether they are proven complete; needs ``k < n``."""
+def smallest(n, src, dst, k, with_vectors):  # type: ignore[no-untyped-def]
+    """The ``k`` smallest eigenvalues in ascending order, their eigenvectors ``[k, n]`` (zeros unless asked for), and whether
+    the values are proven complete; needs ``k < n``."""
     first, offset, value = envelope(n, src, dst)
     f, d = _factor(n, first, offset, value, SHIFT)
     limit = min(n, 90)
@@ -122,6 +123,7 @@ def smallest(n, src, dst, k):  # type: ignore[no-untyped-def]
     basis[0] /= np.sqrt(norm)
     done = 0
     found = np.zeros(k)
+    vectors_out = np.zeros((k, n))
     while True:
         for m in range(done, steps):
             w = basis[m].copy()
@@ -161,9 +163,14 @@ def smallest(n, src, dst, k):  # type: ignore[no-untyped-def]
             if converged:
                 break
         if steps >= limit:
-            return found, False
+            return found, vectors_out, False
         steps = min(limit, steps + 10)
     complete = count_below(n, first, offset, value, found[k - 1] + 1e-7) == k
     if not complete:  # a cluster across the border is fine as long as the k values are right
         complete = count_below(n, first, offset, value, found[k - 1] - 1e-7) == k - 1
-    return found, complete
+    if with_vectors:
+        for q in range(k):
+            for j in range(done):
+                for i in range(n):
+                    vectors_out[q, i] += vectors[j, done - 1 - q] * basis[j, i]
+    return found, vectors_out, complete

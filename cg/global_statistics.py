@@ -68,6 +68,15 @@ def statistics(graphs: Sequence[Graph]) -> np.ndarray:
     return out.astype(np.float32)
 
 
+def node_context(graph: Graph) -> np.ndarray:
+    """What a node's place in the network says, float32 ``[N, 6]``: relative depth, log2 receptive field / 8, log variance,
+    log gradient / 4, expected visits of a backward and of a forward random walk."""
+    from cg import _context
+
+    return np.asarray(_context.node_context(graph.spec, graph.src, graph.dst, graph.outputs, _KIND.get(), _PROFILE.get()),
+                      np.float32)
+
+
 def _kind(spec: NodeSpec) -> int:
     if spec.op in ("Conv", "ConvTranspose", "DeformConv"):
         k = max(spec.weight_shape[2:], default=1)

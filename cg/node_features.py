@@ -36,12 +36,22 @@ def features(graph: Graph) -> Features:
 
 def op_index(graph: Graph) -> np.ndarray:
     """int64 ``[N]``, index of every node's operator."""
-    return np.asarray(_OP.get()[graph.spec])
+    return op_rows(graph.spec)
 
 
 def node_matrix(graph: Graph) -> np.ndarray:
     """float32 ``[N, 14]``, see ``Features.node``."""
-    return np.asarray(_NODE.get()[graph.spec])
+    return node_rows(graph.spec)
+
+
+def op_rows(spec: np.ndarray) -> np.ndarray:
+    """Operator indices of rows of the spec table, int64 ``[len(spec)]``."""
+    return np.asarray(_OP.get()[spec])
+
+
+def node_rows(spec: np.ndarray) -> np.ndarray:
+    """Node features of rows of the spec table, float32 ``[len(spec), 14]``."""
+    return np.asarray(_NODE.get()[spec])
 
 
 def hwc(shape: Shape) -> tuple[int, int, int]:
@@ -68,4 +78,3 @@ def _row(_: int, spec: NodeSpec) -> np.ndarray:
 
 _OP = Column(lambda i, s: OP_INDEX[s.op], np.int64)
 _NODE = Column(_row, np.float32, len(NODE_COLUMNS))
-__all__ = ["NODE_COLUMNS", "Features", "features", "hwc", "node_matrix", "op_index"]

@@ -38,17 +38,45 @@ def spectra(graphs: Iterable[Graph], k: int = DEFAULT_K) -> np.ndarray:
     return np.stack(rows) if rows else np.zeros((0, k))
 
 
-def _spectrum(n: int, src: np.ndarray, dst: np.ndarray, k: int) -> np.ndarray:
-    out = np.full(k, 2.0)
-    if n >= max(_DENSE_BELOW, 3 * k):
+def laplacian_positions(n: int, src: np.ndarray, dst: np.ndarray, k: int) -> np.ndarray:
+    """Laplacian positional encoding: eigenvectors 2 to ``k + 1``, float32 ``[n, k]``, scaled to unit mean square per column.
+
+    Source: Dwivedi and Bresson, arXiv 2012.09699. The sign, which is arbitrary, is chosen so that the first node (an input)
+    is not negative; small graphs are padded with zero columns.
+    """
+    out = np.zeros((n, k), np.float32)
+    if n < 2:
+        return out
+    vectors: np.ndarray | None = None
+    if _narrow(n, src, dst, k + 1):
         from cg._eigen import smallest
 
-        widths = np.zeros(n, np.int64)
-        np.maximum.at(widths, dst, dst.astype(np.int64) - src)
-        if (widths.astype(float) ** 2).sum() < 0.1 * float(n) ** 3:
-            values, complete = smallest(n, src.astype(np.int64), dst.astype(np.int64), k)
-            if complete:
-                return np.clip(values, 0.0, 2.0)
+        _, found, complete = smallest(n, src.astype(np.int64), dst.astype(np.int64), k + 1, True)
+        vectors = found[1:].T if complete else None
+    if vectors is None:
+        vectors = np.linalg.eigh(_dense_laplacian(n, src, dst))[1][:, 1 : k + 1]
+    lead = np.where(np.abs(vectors[0]) > 1e-6, vectors[0], vectors.sum(0))
+    out[:, : vectors.shape[1]] = vectors * np.where(lead < 0, -1.0, 1.0) * np.sqrt(n)
+    return out
+
+
+def _narrow(n: int, src: np.ndarray, dst: np.ndarray, k: int) -> bool:
+    """Whether the envelope solver is the faster one."""
+    if n < max(_DENSE_BELOW, 3 * k):
+        return False
+    widths = np.zeros(n)
+    np.maximum.at(widths, dst, (dst - src).astype(np.float64))
+    return bool((widths**2).sum() < 0.1 * float(n) ** 3)
+
+
+def _spectrum(n: int, src: np.ndarray, dst: np.ndarray, k: int) -> np.ndarray:
+    out = np.full(k, 2.0)
+    if _narrow(n, src, dst, k):
+        from cg._eigen import smallest
+
+        values, _, complete = smallest(n, src.astype(np.int64), dst.astype(np.int64), k, False)
+        if complete:
+            return np.clip(values, 0.0, 2.0)
     values = dense_spectrum(n, src, dst)[:k]
     out[: len(values)] = values
     return np.clip(out, 0.0, 2.0)
@@ -56,10 +84,13 @@ def _spectrum(n: int, src: np.ndarray, dst: np.ndarray, k: int) -> np.ndarray:
 
 def dense_spectrum(n: int, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     """All eigenvalues by a dense LAPACK solver, float64 ``[n]``; the slow and certain way."""
+    return np.asarray(np.linalg.eigvalsh(_dense_laplacian(n, src, dst)))
+
+
+def _dense_laplacian(n: int, src: np.ndarray, dst: np.ndarray) -> np.ndarray:
     a = np.zeros((n, n))
     a[src, dst] = a[dst, src] = 1.0
     np.fill_diagonal(a, 0.0)
     degree = a.sum(1)
     scale = np.divide(1.0, np.sqrt(degree), out=np.zeros(n), where=degree > 0)
-    laplacian = np.diag((degree > 0).astype(float)) - a * scale[:, None] * scale[None, :]
-    return np.asarray(np.linalg.eigvalsh(laplacian))
+    return np.diag((degree > 0).astype(float)) - a * scale[:, None] * scale[None, :]
