@@ -103,6 +103,69 @@ def count_below(n, first, offset, value, bound):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _ritz(d, e, z):  # type: ignore[no-untyped-def]
+    """Eigenvalues (into ``d``, unsorted) of a symmetric tridiagonal matrix and one row of its eigenvectors (into ``z``).
+
+    ``d [m]`` diagonal; ``e [m]`` with ``e[i]`` between i and i + 1 and ``e[m - 1] = 0``; ``z`` starts as that row of the
+    identity. Implicit QL; source: Golub and Welsch, Math. Comp. 23 (1969), which carries one row in the same way.
+    """
+    m = len(d)
+    for low in range(m):
+        for _ in range(80):
+            high = low
+            while high < m - 1 and abs(e[high]) > 2.3e-16 * (abs(d[high]) + abs(d[high + 1])):
+                high += 1
+            if high == low:
+                break
+            g = (d[low + 1] - d[low]) / (2.0 * e[low])
+            r = np.sqrt(g * g + 1.0)
+            g = d[high] - d[low] + e[low] / (g + (r if g >= 0 else -r))
+            s, c, shift = 1.0, 1.0, 0.0
+            split = False
+            for i in range(high - 1, low - 1, -1):
+                f, b = s * e[i], c * e[i]
+                r = np.sqrt(f * f + g * g)
+                e[i + 1] = r
+                if r == 0.0:
+                    d[i + 1] -= shift
+                    e[high] = 0.0
+                    split = True
+                    break
+                s, c = f / r, g / r
+                g = d[i + 1] - shift
+                r = (d[i] - g) * s + 2.0 * c * b
+                shift = s * r
+                d[i + 1] = g + shift
+                g = c * r - b
+                f = z[i + 1]
+                z[i + 1] = s * z[i] + c * f
+                z[i] = c * z[i] - s * f
+            if not split:
+                d[low] -= shift
+                e[low] = g
+                e[high] = 0.0
+
+
+@njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _project_out(basis, m, w):  # type: ignore[no-untyped-def]
+    """Remove from ``w`` its components along ``basis[:m + 1]``; returns the last one and the norm that remains."""
+    n = len(w)
+    last = 0.0
+    for j in range(m + 1):
+        row = basis[j]
+        dot = 0.0
+        for i in range(n):
+            dot += row[i] * w[i]
+        for i in range(n):
+            w[i] -= dot * row[i]
+        last = dot
+    norm = 0.0
+    for i in range(n):
+        norm += w[i] * w[i]
+    return last, np.sqrt(norm)
+
+
+@njit(cache=True)
 def smallest(n, src, dst, k, with_vectors):  # type: ignore[no-untyped-def]
     """The ``k`` smallest eigenvalues in ascending order, their eigenvectors ``[k, n]`` (zeros unless asked for), and whether
     the values are proven complete; needs ``k < n``."""
@@ -128,37 +191,31 @@ def smallest(n, src, dst, k, with_vectors):  # type: ignore[no-untyped-def]
         for m in range(done, steps):
             w = basis[m].copy()
             _solve(n, first, offset, f, d, w)
-            for _ in range(2):  # full reorthogonalisation, twice is enough
-                for j in range(m + 1):
-                    dot = 0.0
-                    for i in range(n):
-                        dot += basis[j, i] * w[i]
-                    if j == m:
-                        alpha[m] += dot
-                    for i in range(n):
-                        w[i] -= dot * basis[j, i]
-            norm = 0.0
-            for i in range(n):
-                norm += w[i] * w[i]
-            beta[m + 1] = np.sqrt(norm)
+            before = 0.0
+            for again in range(2):  # full reorthogonalisation; a second pass only where the first cancelled much
+                part, rest = _project_out(basis, m, w)
+                alpha[m] += part
+                beta[m + 1] = rest
+                if again == 0:
+                    before = np.sqrt(rest * rest + part * part)
+                if rest > 0.5 * before:
+                    break
             if beta[m + 1] < 1e-11:
                 steps = m + 1
                 limit = m + 1
                 break
             basis[m + 1] = w / beta[m + 1]
         done = steps
-        t = np.zeros((done, done))
-        for i in range(done):
-            t[i, i] = alpha[i]
-            if i > 0:
-                t[i, i - 1] = beta[i]
-                t[i - 1, i] = beta[i]
-        theta, vectors = np.linalg.eigh(t)
+        theta, off, tail = alpha[:done].copy(), np.zeros(done), np.zeros(done)
+        off[: done - 1] = beta[1:done]
+        tail[done - 1] = 1.0
+        _ritz(theta, off, tail)
+        order = np.argsort(-theta)
         if done >= k:
             converged = True
             for q in range(k):
-                found[q] = 1.0 / theta[done - 1 - q] - SHIFT
-                if abs(beta[done] * vectors[done - 1, done - 1 - q]) > 1e-7 * theta[done - 1 - q]:
+                found[q] = 1.0 / theta[order[q]] - SHIFT
+                if abs(beta[done] * tail[order[q]]) > 1e-7 * theta[order[q]]:
                     converged = False
             if converged:
                 break
@@ -169,6 +226,11 @@ def smallest(n, src, dst, k, with_vectors):  # type: ignore[no-untyped-def]
     if not complete:  # a cluster across the border is fine as long as the k values are right
         complete = count_below(n, first, offset, value, found[k - 1] - 1e-7) == k - 1
     if with_vectors:
+        t = np.diag(alpha[:done])
+        for i in range(1, done):
+            t[i, i - 1] = beta[i]
+            t[i - 1, i] = beta[i]
+        _, vectors = np.linalg.eigh(t)
         for q in range(k):
             for j in range(done):
                 for i in range(n):

@@ -25,7 +25,7 @@ def console() -> Console:
     """For people: tables and messages on stdout."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False, markup=False)
 
 
 def note(text: str) -> None:
@@ -63,11 +63,11 @@ def show(value: Any) -> str:
 def progress(description: str, total: float | None = None) -> Iterator[Step]:
     """A bar on stderr. Yields ``step(n=1, *, note="", done=None, total=None)``: advance by n, or to ``done``."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich import progress as p
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    columns = (p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn(), p.TimeElapsedColumn(),
+               p.TimeRemainingColumn(), p.TextColumn("{task.fields[note]}"))
+    with p.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total, note="")
 
         def step(n: float = 1, *, note: str = "", done: float | None = None, total: float | None = None) -> None:
