@@ -28,29 +28,44 @@ def _mean_std(values, mask):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _walk(n, start_in, edge_in, src, weight, outputs):  # type: ignore[no-untyped-def]
-    """Longest, shortest, mean and std of the weight passed by a walk from an output to random producers."""
+def _walk(n, start_in, edge_in, src, weight, outputs, chance, out_chance):  # type: ignore[no-untyped-def]
+    """Longest, shortest, mean and std of the weight on a walk that goes from an output back to a producer over edge e with
+    probability ``chance[e]``."""
     longest, shortest = np.zeros(n), np.zeros(n)
     mean, second = np.zeros(n), np.zeros(n)
     for i in range(n):
-        k = start_in[i + 1] - start_in[i]
         hi, lo, m, m2 = 0.0, 0.0, 0.0, 0.0
         for p in range(start_in[i], start_in[i + 1]):
-            s = src[edge_in[p]]
+            e = edge_in[p]
+            s = src[e]
             hi = max(hi, longest[s])
             lo = shortest[s] if p == start_in[i] else min(lo, shortest[s])
-            m += mean[s] / k
-            m2 += second[s] / k
+            m += mean[s] * chance[e]
+            m2 += second[s] * chance[e]
         w = weight[i]
         longest[i], shortest[i], mean[i] = hi + w, lo + w, m + w
         second[i] = m2 + 2 * w * m + w * w
     a, b, c, d = 0.0, 1e30, 0.0, 0.0
-    for o in outputs:
+    for k in range(len(outputs)):
+        o = outputs[k]
         a = max(a, longest[o])
         b = min(b, shortest[o])
-        c += mean[o] / len(outputs)
-        d += second[o] / len(outputs)
+        c += mean[o] * out_chance[k]
+        d += second[o] * out_chance[k]
     return a, b, c, np.sqrt(max(d - c * c, 0.0))
+
+
+@njit(cache=True)
+def _visits(n, start_in, edge_in, src, outputs, chance, out_chance):  # type: ignore[no-untyped-def]
+    """Expected visits of every node by that walk, ``[n]``."""
+    visits = np.zeros(n)
+    for k in range(len(outputs)):
+        visits[outputs[k]] += out_chance[k]
+    for i in range(n - 1, -1, -1):
+        for p in range(start_in[i], start_in[i + 1]):
+            e = edge_in[p]
+            visits[src[e]] += visits[i] * chance[e]
+    return visits
 
 
 @njit(cache=True)
@@ -89,14 +104,29 @@ def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, out):  # 
         out[k] = v
         k += 1
 
-    # path
+    # path: step to any producer alike, and every whole path alike
+    var, grad, paths = signal(n, start_in, edge_in, start_out, edge_out, src, dst, outputs, kind, prof)
+    local, whole = np.empty(n_edges), np.empty(n_edges)
+    for e in range(n_edges):
+        local[e] = 1.0 / (start_in[dst[e] + 1] - start_in[dst[e]])
+        whole[e] = np.exp(paths[src[e]] - paths[dst[e]])
+    out_local, out_whole = np.empty(len(outputs)), np.empty(len(outputs))
+    top = -1e30
+    for o in outputs:
+        top = max(top, paths[o])
+    for q in range(len(outputs)):
+        out_local[q] = 1.0 / len(outputs)
+        out_whole[q] = np.exp(paths[outputs[q]] - top)
+    out_whole /= out_whole.sum()
     weight = np.ones(n)
     for w in range(5):
         if w > 0:
             weight = prof[:, 6 + w].copy()
-        a, b, m, s = _walk(n, start_in, edge_in, src, weight, outputs)
-        out[k], out[k + 1], out[k + 2], out[k + 3] = np.log1p(a), np.log1p(b), np.log1p(m), np.log1p(s)
-        k += 4
+        a, b, m, s = _walk(n, start_in, edge_in, src, weight, outputs, local, out_local)
+        _, _, m2, s2 = _walk(n, start_in, edge_in, src, weight, outputs, whole, out_whole)
+        for v in (a, b, m, s, m2, s2):
+            out[k] = np.log1p(v)
+            k += 1
 
     # receptive field
     rf = receptive_field(n, start_in, edge_in, src, prof)
@@ -143,7 +173,6 @@ def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, out):  # 
         k += 1
 
     # signal
-    var, grad, paths = signal(n, start_in, edge_in, start_out, edge_out, src, dst, outputs, kind, prof)
     log_var, log_grad = np.log(var), np.log(grad)
     add_mean, _ = _mean_std(log_var, kind == _ADD)
     add_max = 0.0
@@ -188,20 +217,30 @@ def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, out):  # 
         out[k + 4] = per_stage[s, 4] / max(per_stage[s, 3], 1.0)
         k += 5
 
-    # counts and walk participation per kind and stage
-    visits_back, visits_front = np.zeros(n), np.zeros(n)
-    for o in outputs:
-        visits_back[o] += 1.0 / len(outputs)
-    for i in range(n - 1, -1, -1):
-        d = start_in[i + 1] - start_in[i]
-        for p in range(start_in[i], start_in[i + 1]):
-            visits_back[src[edge_in[p]]] += visits_back[i] / d
+    # per kind, then per kind and stage
+    visits_back = _visits(n, start_in, edge_in, src, outputs, local, out_local)
+    visits_whole = _visits(n, start_in, edge_in, src, outputs, whole, out_whole)
+    visits_front = np.zeros(n)
     for i in range(n):
         if start_in[i + 1] == start_in[i]:
             visits_front[i] += 1.0
         d = start_out[i + 1] - start_out[i]
         for p in range(start_out[i], start_out[i + 1]):
             visits_front[dst[edge_out[p]]] += visits_front[i] / d
+    for i in range(n):
+        out[k + kind[i]] += 1.0 / n
+        out[k + N_KINDS + kind[i]] += c[i, 0] / max(macs, 1.0)
+        out[k + 2 * N_KINDS + kind[i]] += c[i, 1] / max(params, 1.0)
+        out[k + 3 * N_KINDS + kind[i]] += visits_back[i]
+        out[k + 4 * N_KINDS + kind[i]] += visits_front[i]
+        out[k + 5 * N_KINDS + kind[i]] += visits_whole[i]
+    for q in range(N_KINDS):
+        weight = (kind == q).astype(np.float64)
+        if out[k + q] > 0:
+            out[k + 6 * N_KINDS + q], _, _, _ = _walk(n, start_in, edge_in, src, weight, outputs, local, out_local)
+    for i in range(k + 3 * N_KINDS, k + 7 * N_KINDS):
+        out[i] = np.log1p(out[i])
+    k += 7 * N_KINDS
     block = N_KINDS * N_STAGES
     for i in range(n):
         at = k + kind[i] * N_STAGES + stage[i]

@@ -62,8 +62,8 @@ def show(value: Any) -> str:
 @contextmanager
 def progress(description: str, total: float | None = None) -> Iterator[Step]:
     """A bar on stderr. Yields ``step(n=1, *, note="", done=None, total=None)``: advance by n, or to ``done``."""
-    from rich.console import Console
     from rich import progress as p
+    from rich.console import Console
 
     columns = (p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn(), p.TimeElapsedColumn(),
                p.TimeRemainingColumn(), p.TextColumn("{task.fields[note]}"))
@@ -79,3 +79,21 @@ def progress(description: str, total: float | None = None) -> Iterator[Step]:
             bar.update(task, **changes)
 
         yield step
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Several bars on stderr, one for each stage. Yields ``tell(stage, done, total)``; a stage appears when it is told."""
+    from rich import progress as p
+    from rich.console import Console
+
+    columns = (p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn(), p.TimeElapsedColumn(),
+               p.TimeRemainingColumn())
+    tasks: dict[str, Any] = {}
+    with p.Progress(*columns, console=Console(stderr=True)) as bars:
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield tell

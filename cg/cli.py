@@ -53,7 +53,7 @@ def build(registers: Iterable[EntryPoint | Register] | None = None) -> typer.Typ
         pass
 
     if registers is None:
-        registers = sorted(entry_points(group=GROUP), key=lambda e: e.name)
+        registers = [e for _, e in sorted((e.name, e) for e in entry_points(group=GROUP))]
     for item in registers:
         before = len(app.registered_commands)
         try:

@@ -4,11 +4,14 @@ Every column has a name (``STATISTICS``). Groups, in order; a *kind* is one of 1
 how often the resolution has been halved since the input (0 to 5):
 
 ``total.*``      logarithms of size and cost totals
-``path.*``       longest, shortest, mean and standard deviation, over input-output walks, of what a walk passes through
+``path.*``       longest, shortest, mean and standard deviation of what an input-output path passes through, for a walk from the
+                 output that steps to any producer alike, and (``whole_``) with every whole path alike
 ``rf.*``         receptive field at the output, log2 pixels
 ``shape.*``      channels, kernel sizes, fan-in and fan-out, level widths, length of skip connections
 ``signal.*``     forward variance and backward gradient scale at initialisation, by simple propagation rules
 ``stage.*``      costs per stage
+``kind.*``       per kind: share of nodes, MACs and parameters; expected visits of the three kinds of walk (``back`` from the
+                 output, ``front`` from the input, ``whole``); the most nodes of that kind on one path
 ``count.*``      nodes per kind and stage, log(1 + n)
 ``back.*``       expected visits per kind and stage of a walk from the output, each step to a random producer
 ``front.*``      the same from the input, each step to a random consumer
@@ -40,11 +43,12 @@ _SIGNAL = ("var_add_mean", "var_add_max", "var_norm_mean", "grad_first", "grad_m
            "paths")
 STATISTICS: Final[tuple[str, ...]] = (
     *(f"total.{c}" for c in _TOTAL),
-    *(f"path.{w}_{m}" for w in _WALKS for m in ("longest", "shortest", "mean", "std")),
+    *(f"path.{w}_{m}" for w in _WALKS for m in ("longest", "shortest", "mean", "std", "whole_mean", "whole_std")),
     "rf.max", "rf.min", "rf.mean",
     *(f"shape.{c}" for c in _SHAPE),
     *(f"signal.{c}" for c in _SIGNAL),
     *(f"stage{s}.{c}" for s in range(N_STAGES) for c in ("macs", "params", "activations", "macs_share", "channels")),
+    *(f"kind.{m}.{k}" for m in ("nodes_share", "macs_share", "params_share", "back", "front", "whole", "longest") for k in KINDS),
     *(f"{group}.{k}.{s}" for group in ("count", "back", "front") for k in KINDS for s in range(N_STAGES)),
     *(f"pair.{a}.{b}" for a in KINDS for b in KINDS),
 )

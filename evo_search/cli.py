@@ -1,0 +1,169 @@
+"""Commands of this package: ``cg spaces``, ``cg export``, ``cg search``, ``cg demo``. Bodies import what they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cg._terminal import Json, Seed
+
+if TYPE_CHECKING:
+    from evo_search.history import Query
+    from evo_search.oracles import TableOracle
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    def add(name: str, body: Any, panel: str, example: str, bare: bool = True) -> None:
+        app.command(name, rich_help_panel=panel, no_args_is_help=not bare, epilog=f"Example: {example}")(body)
+
+    add("spaces", spaces, "Graphs", "cg spaces --json")
+    add("export", export, "Graphs", "cg export nasbench201 -o graphs.parquet --n 2000 --labels", bare=False)
+    add("search", search, "Search", "cg search nasbench201 --budget 90 --history run.sqlite --seed 0", bare=False)
+    add("demo", demo, "Search", "cg demo -o report")
+
+
+def spaces(json: Json = False) -> None:
+    """List the search spaces, and the benchmark tables that belong to them."""
+    from cg import _terminal as terminal
+    from evo_search import tables
+    from evo_search.spaces import get_space, list_spaces
+
+    found = []
+    for name in list_spaces():
+        space = get_space(name)
+        row: dict[str, Any] = {"name": name, "family": space.family, "input_shape": list(space.input_shape),
+                               "classes": space.num_classes, "table_rows": 0, "default_metric": None, "metrics": []}
+        if name in tables.names():
+            t = tables.load(name)
+            row |= {"table_rows": t.n, "default_metric": t.default_metric, "metrics": list(t.metrics)}
+        found.append(row)
+    if json:
+        terminal.emit(found)
+        return
+    terminal.table("search spaces", ("space", "family", "default metric", "input", "classes", "rows in table"),
+                   [(r["name"], r["family"], r["default_metric"] or "–", "×".join(map(str, r["input_shape"][1:])),
+                     r["classes"], r["table_rows"]) for r in found], 3)
+
+
+def export(
+    space: Annotated[str, typer.Argument(help="A name that 'cg spaces' lists.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many different networks.")] = 2000,
+    labels: Annotated[bool, typer.Option("--labels", help="Keep the table's metrics; only networks that have one.")] = False,
+    labels_csv: Annotated[Path | None, typer.Option(
+        "--labels-csv", help="Also write the default metric of the first --n-labels graphs as id,<metric>.")] = None,
+    n_labels: Annotated[int, typer.Option("--n-labels", min=1, help="Lines of --labels-csv.")] = 40,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Write graphs of a space: rows of its benchmark table where it has one, random networks else."""
+    from cg import _terminal as terminal
+    from cg.label_file import write_table
+    from evo_search.export import export as run
+
+    with terminal.progress(f"building graphs of {space}", n) as advance:
+        found = run(space, n, seed, labels=labels or labels_csv is not None,
+                    progress=lambda done, total: advance(done=done, total=total))
+        found.write(out)
+    if labels_csv is not None:
+        metric = found.provenance["default_metric"]
+        write_table(labels_csv, ("id", metric),
+                    list(zip(found.ids[:n_labels], found.labels[metric][:n_labels].tolist(), strict=True)))
+    if json:
+        terminal.emit({"out": out, "graphs": len(found), "labels": list(found.labels), "labels_csv": labels_csv,
+                       "seed": seed})
+    else:
+        terminal.console().print(f"wrote {out}: {len(found):,} graphs"
+                                 + (f", labels {', '.join(found.labels)}" if found.labels else "")
+                                 + (f"; {labels_csv}: {min(n_labels, len(found))} labels" if labels_csv else ""))
+
+
+def search(
+    space: Annotated[str, typer.Argument(help="A name that 'cg spaces' lists.")],
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Networks to ask about, earlier ones included.")] = 90,
+    predictor: Annotated[Path | None, typer.Option("--predictor", help="Folder of 'cg finetune' to guide it.")] = None,
+    history: Annotated[Path | None, typer.Option("--history", help="SQLite file; an unfinished run in it goes on.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="What to maximise, else the default metric.")] = None,
+    oracle: Annotated[str, typer.Option("--oracle", help="'table', or 'surrogate' (nasbench301).")] = "table",
+    config: Annotated[str, typer.Option("--config", help="'default', or 'paper' as published.")] = "default",
+    random: Annotated[bool, typer.Option("--random", help="Random search: the baseline.")] = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Search a space for its best network, against its benchmark table."""
+    from cg import _terminal as terminal
+    from cg.errors import CGError
+    from evo_search.algorithm1 import EvolveConfig, evolve, random_search
+    from evo_search.history import History
+    from evo_search.oracles import SurrogateOracle
+    from evo_search.spaces import get_space
+
+    where = get_space(space)
+    if oracle not in ("table", "surrogate") or config not in ("default", "paper"):
+        raise CGError(f"--oracle is 'table' or 'surrogate' and --config 'default' or 'paper', got {oracle!r}, {config!r}")
+    ask = SurrogateOracle() if oracle == "surrogate" else _table_oracle(space, metric)
+    best_possible = getattr(ask, "best_possible", None)
+    settings = EvolveConfig.paper(space) if config == "paper" else EvolveConfig()
+    guide: Any = None
+    if predictor is not None:
+        from finetune import CGPredictor
+
+        guide = CGPredictor.load(predictor)
+    log = History(history)
+    try:
+        if len(log):
+            terminal.note(f"resumed {history} after {len(log)} queries")
+        with terminal.progress(f"searching {space}", budget) as advance:
+            advance(done=len(log))
+
+            def report(query: Query, best: Query | None) -> None:
+                advance(note="" if best is None else f"best {best.value:.4f}")
+
+            if random:
+                result = random_search(where, ask, budget, seed, history=log, progress=report)
+            else:
+                result = evolve(where, ask, guide, budget=budget, seed=seed, history=log, config=settings,
+                                progress=report)
+        failed = sum(q.value is None for q in log.queries)
+    finally:
+        log.close()
+    found = {"space": space, "oracle": ask.describe(), "seed": seed, "budget": budget, "queries": result.queries,
+             "failed": failed, "stopped": result.stopped, "best": result.best_encoded, "best_value": result.best_value,
+             "best_possible": best_possible, "curve": result.curve}
+    if json:
+        terminal.emit(found)
+        return
+    terminal.table(f"search of {space}", ("what", "value"), [
+        ("best network", result.best_encoded or "–"), ("best value", result.best_value), ("of possible", best_possible),
+        ("queries", result.queries), ("failed", failed), ("stopped", result.stopped)])
+
+
+def _table_oracle(space: str, metric: str | None) -> TableOracle:
+    from cg.errors import CGError
+    from evo_search import tables
+    from evo_search.oracles import TableOracle
+
+    if space not in tables.names():
+        raise CGError(f"space {space!r} has no benchmark table; tables: {', '.join(tables.names())}")
+    table = tables.load(space)
+    if space == "nasbench301":
+        raise CGError(f"the table of nasbench301 holds {table.n:,} of about 10^18 networks, so a search would hardly ever "
+                      "meet one; use --oracle surrogate")
+    return TableOracle(space, metric or table.default_metric)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html and report.json.")] = Path("report"),
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Draws of the 40 labels.")] = 5,
+    searches: Annotated[int, typer.Option("--searches", min=1, help="Seeds of the searches.")] = 5,
+    seed: Seed = 0,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse what earlier runs computed.")] = True,
+    json: Json = False,
+) -> None:
+    """Run the main job on NAS-Bench-201: rank 15,284 networks from 40 labels, search, and write a report."""
+    from evo_search.demo import run
+
+    run(out, draws=draws, searches=searches, seed=seed, use_cache=cache, json=json)

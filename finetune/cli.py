@@ -1,0 +1,153 @@
+"""Commands of this package: ``cg finetune``, ``cg predict``, ``cg evaluate``. Bodies import what they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cg._terminal import Json, Seed
+
+_GRAPHS = typer.Option("--graphs", help="Parquet file of graphs.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    def add(name: str, body: Any, example: str) -> None:
+        app.command(name, rich_help_panel="Learning", no_args_is_help=True, epilog=f"Example: {example}")(body)
+
+    add("finetune", finetune, "cg finetune --graphs g.parquet --labels labels.csv -o predictor")
+    add("predict", predict, "cg predict --predictor predictor --graphs g.parquet -o scores.csv")
+    add("evaluate", evaluate, "cg evaluate --target nasbench201 --draws 5 -o results.json")
+
+
+def finetune(
+    graphs: Annotated[Path, _GRAPHS],
+    labels: Annotated[Path, typer.Option("--labels", help="CSV with the header id,<metric>; some of the graphs.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the predictor.")],
+    encoder: Annotated[str, typer.Option("--encoder", help="Folder of 'cg pretrain', or a shipped name.")] = "default",
+    sources: Annotated[str | None, typer.Option(
+        "--sources", help="Labelled families to learn from: names and Parquet files joined by commas, or 'none'; "
+                          "else all shipped ones but the target's own.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Column of the CSV, where it has several.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Learn to rank a family of networks from a few labels."""
+    from cg import _terminal as terminal
+    from cg.graphset import GraphSet
+    from cg.label_file import read_labels
+
+    data = GraphSet.read(graphs)
+    known = read_labels(labels, data.ids, metric)
+    row = {key: i for i, key in enumerate(data.ids)}
+    chosen = data.take([row[key] for key in known])
+
+    from finetune import CGPredictor
+
+    with terminal.progress(f"learning from {len(known)} labels", 1) as advance:
+        predictor = CGPredictor(encoder, sources=parse_sources(sources), random_state=seed)
+        predictor.fit(chosen.graphs, list(known.values()))
+        predictor.save(out)
+        advance()
+    if json:
+        terminal.emit({"predictor": out, "labels": len(known), "encoder": encoder, "sources": sources, "seed": seed})
+    else:
+        terminal.console().print(f"wrote {out}, learned from {len(known)} labels")
+
+
+def predict(
+    predictor: Annotated[Path, typer.Option("--predictor", help="Folder that 'cg finetune' wrote.")],
+    graphs: Annotated[Path, _GRAPHS],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="CSV for id,score in the order of the graphs.")] = None,
+    std: Annotated[bool, typer.Option("--std", help="Add the standard deviation of every score.")] = False,
+    top: Annotated[int, typer.Option("--top", min=0, help="How many of the best to print.")] = 10,
+    json: Json = False,
+) -> None:
+    """Score graphs with a predictor; larger is better, and the order is what counts."""
+    import numpy as np
+
+    from cg import _terminal as terminal
+    from cg.graphset import GraphSet
+    from cg.label_file import write_table
+
+    data = GraphSet.read(graphs)
+
+    from finetune import CGPredictor
+
+    with terminal.progress(f"scoring {len(data):,} graphs", 1) as advance:
+        model = CGPredictor.load(predictor)
+        columns = list(model.predict(data.graphs, return_std=True)) if std else [model.predict(data.graphs)]
+        advance()
+    names = ("id", "score", "std")[: 1 + len(columns)]
+    rows = list(zip(data.ids, *(np.asarray(c, np.float64).tolist() for c in columns), strict=True))
+    if out is not None:
+        write_table(out, names, rows)
+    if json:
+        terminal.emit({"out": out, "scores": [dict(zip(names, r, strict=True)) for r in rows]})
+        return
+    best = sorted(rows, key=lambda r: -float(r[1]))[:top]
+    terminal.table(f"the best {len(best)} of {len(rows):,}", ("rank", *names), [(i, *r) for i, r in enumerate(best, 1)], 2)
+    if out is not None:
+        terminal.note(f"wrote {out}")
+
+
+def evaluate(
+    target: Annotated[str, typer.Option("--target", help="Benchmark to rank: nasbench101, nasbench201, nasbench301.")],
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Independent draws of the labels.")] = 5,
+    labels: Annotated[int | None, typer.Option("--labels", min=2, help="Labels a draw; else 50, 40, 50 by target.")] = None,
+    methods: Annotated[str | None, typer.Option("--methods", help="Rows of the table, joined by commas.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for every single result.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Run the published protocol: few labels of one benchmark, the other two as sources, rank what is unseen."""
+    from cg import _terminal as terminal
+    from cg._version import __version__
+    from cg.files import write_json
+    from finetune import protocol
+
+    chosen: dict[str, Any] = {} if methods is None else {"methods": [m.strip() for m in methods.split(",") if m.strip()]}
+    with terminal.progress(f"evaluating on {target}") as advance:
+        rows = protocol.evaluate(target, draws=draws, labels=labels, seed=seed, **chosen,
+                                 progress=lambda done, total, what="": advance(done=done, total=total, note=str(what)))
+    result = {"version": __version__, "config": {"target": target, "draws": draws, "labels": labels, "seed": seed},
+              "summary": summarise(rows), "rows": rows}
+    if out is not None:
+        write_json(out, result)
+    if json:
+        terminal.emit(result)
+        return
+    terminal.table(f"{target}: mean ± standard deviation over draws", ("method", "test set", "labels", "draws", "Spearman ρ",
+                   "Kendall τ", "fit s"), [(s["method"], s["target"], s["n_labels"], s["draws"],
+                   f"{s['spearman']:.4f} ± {s['spearman_std']:.4f}", f"{s['kendall']:.4f} ± {s['kendall_std']:.4f}",
+                   f"{s['fit_s']:.1f}") for s in result["summary"]], 2)
+    if out is not None:
+        terminal.note(f"wrote {out}")
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation (n - 1) over the draws of each method and test set, best Spearman first."""
+    import numpy as np
+
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["target"], row["n_labels"]), []).append(row)
+    found = []
+    for (method, target, n_labels), members in groups.items():
+        line: dict[str, Any] = {"method": method, "target": target, "n_labels": n_labels, "draws": len(members)}
+        for name in ("spearman", "kendall", "fit_s", "predict_s"):
+            values = np.array([m[name] for m in members], float)
+            line[name] = float(values.mean())
+            line[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        found.append(line)
+    return sorted(found, key=lambda s: (str(s["target"]), -s["spearman"]))
+
+
+def parse_sources(text: str | None) -> Any:
+    """The ``sources`` of ``CGPredictor``: None for the default, ``()`` for "none", else a list of names and paths."""
+    if text is None:
+        return None
+    names = [t.strip() for t in text.split(",") if t.strip()]
+    return () if names == ["none"] or not names else names
