@@ -132,7 +132,8 @@ def canonical_order(spec, src, dst, arg, outputs, spec_hash, symmetry):  # type:
 
 @njit(cache=True)
 def check_edges(spec, src, dst, arg, n_in, out_size, in_size, is_source):  # type: ignore[no-untyped-def]
-    """First broken rule as ``(code, node)``: 1 arguments, 2 shapes, 3 unreachable; ``(0, -1)`` if all is well."""
+    """First broken rule as ``(code, node)``: 1 number of arguments, 2 shapes, 3 unreachable, 4 argument numbers; ``(0, -1)``
+    if all is well. Edges are sorted by ``(dst, arg)``."""
     n = len(spec)
     seen = np.zeros(n, np.int32)
     reached = np.zeros(n, np.bool_)
@@ -142,10 +143,12 @@ def check_edges(spec, src, dst, arg, n_in, out_size, in_size, is_source):  # typ
         if seen[i] != n_in[spec[i]]:
             return 1, i
         reached[i] = is_source[spec[i]]
+    expected = 0
     for e in range(len(src)):  # edges are sorted by dst, and src < dst, so one sweep is enough
         s, d, a = spec[src[e]], spec[dst[e]], arg[e]
-        if a < 0 or a >= n_in[d]:
-            return 1, dst[e]
+        expected = expected + 1 if e > 0 and dst[e] == dst[e - 1] else 0
+        if a != expected:
+            return 4, dst[e]
         if a < in_size.shape[1] and in_size[d, a] != out_size[s]:
             return 2, dst[e]
         if reached[src[e]]:

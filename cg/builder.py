@@ -243,6 +243,12 @@ class GraphBuilder:
         src, dst = np.array(self._src, np.int64), np.array(self._dst, np.int64)
         arg, spec = np.array(self._arg, np.int64), np.array(self._spec, np.int64)
         out = np.array(outputs, np.int64)
+        if out.min() < 0 or out.max() >= n:
+            raise GraphError(f"graph {self.name!r}: outputs {list(outputs)} are not all values of this builder (0..{n - 1})")
+        if len(src) and (src.min() < 0 or (src >= dst).any()):
+            e = int(np.flatnonzero((src < 0) | (src >= dst))[0])
+            raise GraphError(f"graph {self.name!r}, node {dst[e]} ({TABLE.specs[spec[dst[e]]].op}): argument {arg[e]} is value "
+                             f"{src[e]}, which was not made before it")
         live = live_nodes(n, src, dst, out)
         if not live.all():
             renumber = np.cumsum(live) - 1

@@ -12,8 +12,10 @@ import numpy as np
 from numba import njit
 
 from cg import _table_arrays
-from cg._hashing import _csr, _mix
+from cg._hashing import _K1, _K3, _csr, _mix
 from cg.graph import Graph
+
+_TAP = np.uint64(0xD6E8FEB86659FD93)
 
 
 class Collapsed(NamedTuple):
@@ -30,14 +32,16 @@ def collapse(graph: Graph) -> Collapsed:
     """The collapsed view of a graph.
 
     Blocks are the stretches between cut nodes (nodes that every path passes); a run of equal blocks, or of equal sequences
-    of blocks, is kept once. Networks without cut nodes, such as DARTS cells with two inputs, stay as they are.
+    of blocks, is kept once. Kept neighbours of one count above 1 are one run: two runs of equal length never meet, so that
+    ``aabb`` and ``abab`` differ. A node whose tensor leaves the network is unlike one whose tensor does not. Networks
+    without cut nodes, such as DARTS cells with two inputs, stay as they are.
     """
     hashes, symmetry = _table_arrays.hashes()
-    return Collapsed(*_collapse(graph.spec, graph.src, graph.dst, graph.arg, hashes, symmetry))
+    return Collapsed(*_collapse(graph.spec, graph.src, graph.dst, graph.arg, graph.outputs, hashes, symmetry))
 
 
 @njit(cache=True)
-def _collapse(spec, src, dst, arg, spec_hash, symmetry):  # type: ignore[no-untyped-def]
+def _collapse(spec, src, dst, arg, outputs, spec_hash, symmetry):  # type: ignore[no-untyped-def]
     n = len(spec)
     start_in, edge_in = _csr(n, dst)
     start_out, edge_out = _csr(n, src)
@@ -52,28 +56,41 @@ def _collapse(spec, src, dst, arg, spec_hash, symmetry):  # type: ignore[no-unty
         for p in range(start_out[i], start_out[i + 1]):
             reach = max(reach, dst[edge_out[p]])
 
-    # a hash of every block, seen from inside the block only
+    own = spec_hash[spec]
+    for o in outputs:
+        if start_out[o + 1] > start_out[o]:  # sinks are outputs anyway
+            own[o] = _mix(own[o] + _TAP)
+
+    # a hash of every block, seen from inside the block only: what feeds a node, and what it feeds
     mark = np.zeros(n, np.uint64)
+    below = np.zeros(n, np.uint64)
     signature = np.zeros(n_cuts, np.uint64)
     for b in range(1, n_cuts):
         low, high = cuts[b - 1], cuts[b]
         total = np.uint64(high - low)
         for i in range(low + 1, high + 1):
-            acc = spec_hash[spec[i]]
+            acc = own[i]
             for p in range(start_in[i], start_in[i + 1]):
                 e = edge_in[p]
                 inner = mark[src[e]] if src[e] > low else np.uint64(7)
                 position = np.uint64(0) if symmetry[spec[i]] else np.uint64(arg[e] + 1)
-                acc += _mix(inner + position * np.uint64(0x9E3779B97F4A7C15))
+                acc += _mix(inner + position * _K1)
             mark[i] = _mix(acc)
-            total += _mix(mark[i] + np.uint64(1))
+        for i in range(high, low, -1):
+            acc = own[i] * _K3
+            for p in range(start_out[i], start_out[i + 1] if i < high else start_out[i]):
+                e = edge_out[p]
+                position = np.uint64(0) if symmetry[spec[dst[e]]] else np.uint64(arg[e] + 1)
+                acc += _mix(below[dst[e]] + position * _K1)
+            below[i] = _mix(acc)
+            total += _mix(mark[i] * _K1 + below[i])
         signature[b] = _mix(total)
 
     keep = np.zeros(n, np.int64)  # repeat count of kept nodes, 0 for dropped ones
     stand_in = np.arange(n)
     for i in range(cuts[0] + 1 if n_cuts else n):
         keep[i] = 1
-    b = 1
+    b, before = 1, 1
     while b < n_cuts:
         best_gain, best_period, best_times = 0, 1, 1
         for period in range(1, (n_cuts - b) // 2 + 1):
@@ -90,6 +107,9 @@ def _collapse(spec, src, dst, arg, spec_hash, symmetry):  # type: ignore[no-unty
             gain = (times - 1) * (cuts[b + period - 1] - cuts[b - 1])
             if gain > best_gain:
                 best_gain, best_period, best_times = gain, period, times
+        if best_times == before:
+            best_times = 1
+        before = best_times
         low, first_end = cuts[b - 1], cuts[b + best_period - 1]
         for i in range(low + 1, first_end + 1):
             keep[i] = best_times

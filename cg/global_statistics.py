@@ -48,7 +48,8 @@ STATISTICS: Final[tuple[str, ...]] = (
     *(f"shape.{c}" for c in _SHAPE),
     *(f"signal.{c}" for c in _SIGNAL),
     *(f"stage{s}.{c}" for s in range(N_STAGES) for c in ("macs", "params", "activations", "macs_share", "channels")),
-    *(f"kind.{m}.{k}" for m in ("nodes_share", "macs_share", "params_share", "back", "front", "whole", "longest") for k in KINDS),
+    *(f"kind.{m}.{k}" for m in ("nodes_share", "macs_share", "params_share", "back", "front", "whole", "longest")
+      for k in KINDS),
     *(f"{group}.{k}.{s}" for group in ("count", "back", "front") for k in KINDS for s in range(N_STAGES)),
     *(f"pair.{a}.{b}" for a in KINDS for b in KINDS),
 )
@@ -98,9 +99,9 @@ def _kind(spec: NodeSpec) -> int:
 def _image(shape: Shape) -> tuple[int, int]:
     """``(side, channels)`` of a tensor; sequences count their length as a square of that many pixels."""
     if len(shape) >= 4:
-        return max(int(round((shape[-1] * shape[-2]) ** 0.5)), 1), shape[1]
+        return max(round((shape[-1] * shape[-2]) ** 0.5), 1), shape[1]
     if len(shape) == 3:
-        return max(int(round(shape[1] ** 0.5)), 1), shape[2]
+        return max(round(shape[1] ** 0.5), 1), shape[2]
     return 1, shape[-1] if shape else 1
 
 

@@ -18,6 +18,8 @@ from cg.errors import GraphError
 from cg.spec import TABLE, NodeSpec
 from cg.vocabulary import SOURCES, arity
 
+_MAX_ARG = int(np.iinfo(np.int16).max)
+
 
 @dataclass(frozen=True, eq=False)
 class Graph:
@@ -45,6 +47,10 @@ class Graph:
     family: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for array in (self.spec, self.src, self.dst, self.arg, self.outputs):
+            array.flags.writeable = False
+
     @classmethod
     def make(cls, nodes: Sequence[NodeSpec] | np.ndarray, edges: Iterable[tuple[int, int, int]] | np.ndarray,
              outputs: Sequence[int] | None = None, *, name: str = "", family: str = "",
@@ -52,7 +58,7 @@ class Graph:
         """Graph from node specs and ``(source, target, argument)`` triples in any node order.
 
         ``outputs`` defaults to the nodes without successors. Raises ``GraphError`` naming the node on a cycle, a wrong
-        number of arguments, disagreeing shapes, a missing source, or a node that no source reaches.
+        number of arguments, disagreeing shapes, a missing source, a node that no source reaches, or numbers out of range.
         """
         spec = nodes if isinstance(nodes, np.ndarray) else np.array([TABLE.intern(n) for n in nodes], np.int32)
         if len(spec) == 0:
@@ -62,9 +68,15 @@ class Graph:
         if len(e) and (e[:, :2].min() < 0 or e[:, :2].max() >= n):
             bad = e[((e[:, :2] < 0) | (e[:, :2] >= n)).any(1)][0]
             raise GraphError(f"graph {name!r}: edge {tuple(int(v) for v in bad)} names a node outside 0..{n - 1}")
-        if outputs is None:
-            outputs = np.setdiff1d(np.arange(n), e[:, 0])
-        return cls._sorted(spec, e[:, 0], e[:, 1], e[:, 2], np.asarray(outputs), name, family, meta, validate)
+        if len(e) and (e[:, 2].min() < 0 or e[:, 2].max() > _MAX_ARG):
+            bad = e[(e[:, 2] < 0) | (e[:, 2] > _MAX_ARG)][0]
+            raise GraphError(f"graph {name!r}: edge {tuple(int(v) for v in bad)} names an argument outside 0..{_MAX_ARG}")
+        out = np.setdiff1d(np.arange(n), e[:, 0]) if outputs is None else np.asarray(outputs, np.int64).reshape(-1)
+        if len(out) and (out.min() < 0 or out.max() >= n):
+            raise GraphError(f"graph {name!r}: outputs {out.tolist()} name a node outside 0..{n - 1}")
+        if outputs is not None and not len(out):
+            raise GraphError(f"graph {name!r} has no output")
+        return cls._sorted(spec, e[:, 0], e[:, 1], e[:, 2], out, name, family, meta, validate)
 
     @classmethod
     def _sorted(cls, spec: np.ndarray, src: np.ndarray, dst: np.ndarray, arg: np.ndarray, outputs: np.ndarray,
@@ -87,8 +99,6 @@ class Graph:
         graph = cls(new_spec, rank[src][order_e].astype(np.int32), rank[dst][order_e].astype(np.int32), new_arg,
                     np.sort(rank[outputs]).astype(np.int32), f"{int(high):016x}{int(low):016x}", name, family,
                     dict(meta or {}))
-        for array in (graph.spec, graph.src, graph.dst, graph.arg, graph.outputs):
-            array.flags.writeable = False
         if validate:
             graph.validate()
         return graph
@@ -156,6 +166,9 @@ class Graph:
                 low, high = arity(spec.op)
                 raise GraphError(f"{where}: {len(self.inputs_of(node))} arguments are connected, but its spec lists "
                                  f"{len(spec.in_shapes)} (allowed for this operator: {low} to {high})")
+            if code == 4:
+                numbers = [int(a) for a in self.arg[self.dst == node]]
+                raise GraphError(f"{where}: its arguments must be numbered 0 to {len(numbers) - 1}, got {numbers}")
             if code == 2:
                 got = [self.nodes[s].out_shape for s in self.inputs_of(node)]
                 raise GraphError(f"{where}: its producers give shapes {got}, but it expects {list(spec.in_shapes)}")

@@ -1,18 +1,22 @@
 """``GraphSet``: many graphs with ids, labels and provenance, stored as one Parquet table that any data tool can read.
 
 One row is one graph: ``id, name, family, fingerprint, nodes (list of JSON texts, dictionary-encoded), src, dst, arg, outputs,
-label.<metric> …``. The file's metadata holds format and vocabulary version and provenance. Never pickle.
+label.<metric> …``. The file's metadata holds format and vocabulary version, provenance and a checksum of the content; pages
+have checksums of their own. Never pickle.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
+from cg._table_arrays import hashes
 from cg.errors import CGError, LabelError, StorageError
 from cg.files import atomic_path
 from cg.graph import Graph
@@ -21,6 +25,8 @@ from cg.vocabulary import VERSION
 
 FORMAT = 1
 _LABEL = "label."
+_CHECKSUM = "cg.checksum"
+_ARRAYS = ("spec", "src", "dst", "arg", "outputs")
 
 
 class GraphSet(Sequence[Graph]):
@@ -113,11 +119,26 @@ class GraphSet(Sequence[Graph]):
             columns[field] = pa.ListArray.from_arrays(pa.array(_offsets(sizes)), pa.array(flat.astype(np.int32)))
         for name, values in self.labels.items():
             columns[_LABEL + name] = pa.array(values, pa.float64())
-        meta = {"cg.format": str(FORMAT), "cg.vocabulary": str(VERSION), "cg.provenance": json.dumps(self.provenance)}
+        meta = {"cg.format": str(FORMAT), "cg.vocabulary": str(VERSION), "cg.provenance": json.dumps(self.provenance),
+                _CHECKSUM: self._checksum()}
         with atomic_path(path) as temporary:
             pq.write_table(pa.table(columns).replace_schema_metadata(meta), temporary, compression="zstd",
-                           compression_level=9, row_group_size=20_000)
+                           compression_level=9, row_group_size=20_000, write_page_checksum=True)
         return path
+
+    def _checksum(self) -> str:
+        """32 hex digits over everything that a file keeps; the same in every process."""
+        total = hashlib.blake2b(digest_size=16)
+        text = [self.ids, [(g.name, g.family, g.digest) for g in self.graphs], list(self.labels), self.provenance]
+        total.update(json.dumps(text).encode())
+        for field in _ARRAYS:
+            arrays = [getattr(g, field) for g in self.graphs]
+            flat = np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
+            total.update(np.array([len(a) for a in arrays], np.int64).tobytes())
+            total.update((hashes()[0][flat] if field == "spec" else flat.astype(np.int32)).tobytes())
+        for values in self.labels.values():
+            total.update(values.tobytes())
+        return total.hexdigest()
 
     @classmethod
     def read(cls, path: str | Path) -> GraphSet:
@@ -129,7 +150,7 @@ class GraphSet(Sequence[Graph]):
         if not path.exists():
             raise StorageError(f"no such file: {path}")
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, page_checksum_verification=True)
             meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
             if meta.get("cg.format") != str(FORMAT):
                 raise StorageError(f"{path} is not a graph table of format {FORMAT} (cg.format is "
@@ -137,8 +158,14 @@ class GraphSet(Sequence[Graph]):
             if meta.get("cg.vocabulary") != str(VERSION):
                 raise StorageError(f"{path} uses operator vocabulary {meta.get('cg.vocabulary')}, this version has "
                                    f"{VERSION}; export the graphs again")
-            return cls._from_table(table, json.loads(meta.get("cg.provenance", "{}")), path)
-        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+            found = cls._from_table(table, json.loads(meta.get("cg.provenance", "{}")), path)
+            wanted = meta.get(_CHECKSUM)  # None: written by another tool
+            if wanted is not None and wanted != found._checksum():
+                raise StorageError(f"{path} is corrupt: its content does not match its checksum; restore it from a copy")
+            return found
+        except StorageError:
+            raise
+        except (pa.ArrowException, OSError, KeyError, IndexError, TypeError, ValueError) as error:
             raise StorageError(f"{path} cannot be read as a graph table, it may be truncated or corrupt: {error}") from None
 
     @classmethod
@@ -156,11 +183,12 @@ class GraphSet(Sequence[Graph]):
         lists = {f: [a for c in table.column(f).chunks for a in _split(c.flatten().to_numpy(zero_copy_only=False), c)]
                  for f in ("src", "dst", "arg", "outputs")}
         text = {f: table.column(f).to_pylist() for f in ("id", "name", "family", "fingerprint")}
+        bad = _misfit([len(s) for s in spec_lists], lists)
+        if bad is not None:
+            raise StorageError(f"{path}, row {bad} (id {text['id'][bad]!r}): edges or outputs do not fit the node list")
         graphs = []
         for i, spec in enumerate(spec_lists):
             src, dst, arg, outputs = (lists[f][i] for f in ("src", "dst", "arg", "outputs"))
-            if len(src) != len(dst) or len(src) != len(arg) or (len(dst) and max(src.max(), dst.max()) >= len(spec)):
-                raise StorageError(f"{path}, row {i} (id {text['id'][i]!r}): edge lists do not fit the node list")
             graphs.append(Graph(spec, src.astype(np.int32), dst.astype(np.int32), arg.astype(np.int16),
                                 outputs.astype(np.int32), text["fingerprint"][i], text["name"][i], text["family"][i]))
         labels = {c[len(_LABEL):]: table.column(c).to_numpy() for c in table.column_names if c.startswith(_LABEL)}
@@ -177,6 +205,21 @@ def concat(sets: Sequence[GraphSet]) -> GraphSet:
     return GraphSet([g for s in sets for g in s.graphs], ids, labels, {"parts": [s.provenance for s in sets]})
 
 
+def _misfit(n_nodes: Sequence[int], lists: Mapping[str, list[np.ndarray]]) -> int | None:
+    """First row whose edges or outputs name nodes that it does not have, or are not in topological order."""
+    sizes = {f: np.array([len(a) for a in arrays], np.int64) for f, arrays in lists.items()}
+    unequal = (sizes["src"] != sizes["dst"]) | (sizes["src"] != sizes["arg"]) | (sizes["outputs"] == 0)
+    if unequal.any():
+        return int(np.flatnonzero(unequal)[0])
+    flat = {f: np.concatenate(arrays) if arrays else np.zeros(0, np.int32) for f, arrays in lists.items()}
+    edge_row, output_row = (np.repeat(np.arange(len(n_nodes)), sizes[f]) for f in ("src", "outputs"))
+    limit = np.array(n_nodes, np.int64)
+    edges = (flat["src"] < 0) | (flat["src"] >= flat["dst"]) | (flat["dst"] >= limit[edge_row])
+    outputs = (flat["outputs"] < 0) | (flat["outputs"] >= limit[output_row])
+    rows = np.concatenate([edge_row[edges], output_row[outputs]])
+    return int(rows.min()) if len(rows) else None
+
+
 def _offsets(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
@@ -184,4 +227,4 @@ def _offsets(lengths: np.ndarray) -> np.ndarray:
 def _split(flat: np.ndarray, chunk: Any) -> list[np.ndarray]:
     offsets = chunk.offsets.to_numpy()
     offsets = offsets - offsets[0]
-    return [flat[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [flat[a:b] for a, b in pairwise(offsets)]

@@ -18,6 +18,7 @@ from cg.errors import GraphError
 from cg.vocabulary import CATEGORY_OF, OP_INDEX, arity
 
 Shape = tuple[int, ...]
+_WINDOW: Final = frozenset({"kernel_shape", "strides", "dilations", "pads"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class NodeSpec:
         for shape in (*self.in_shapes, self.out_shape):
             if any(d < 0 for d in shape):
                 raise GraphError(f"{self.op} has a negative dimension in shape {shape}")
+        for name, value in self.attrs:
+            if name in _WINDOW and not (isinstance(value, tuple) and value):
+                raise GraphError(f"{self.op}: attribute {name} must be a tuple with a number for each axis, got {value!r}")
+        if self.op == "Gemm" and len(self.weight_shape) != 2:
+            raise GraphError(f"Gemm needs a weight_shape (out, in), got {self.weight_shape}")
 
     def attr(self, name: str, default: Any = None) -> Any:
         """The attribute ``name``, or ``default`` where the node has none."""
@@ -118,17 +124,31 @@ class SpecTable:
     def intern(self, spec: NodeSpec) -> int:
         """Index of ``spec``, added if it is new."""
         index = self._by_spec.get(spec)
+        if index is not None and repr(spec.attrs) != repr(self.specs[index].attrs):
+            return self._intern_twin(spec)
         if index is None:
             with self._lock:
                 index = self._by_spec.get(spec)
                 if index is None:
-                    index = len(self.specs)
-                    text = spec.to_json()
-                    self.specs.append(spec)
-                    self.out_shapes.append(spec.out_shape)
-                    self.texts.append(text)
-                    self._by_text[text] = index
+                    index = self._append(spec, spec.to_json())
                     self._by_spec[spec] = index
+        return index
+
+    def _intern_twin(self, spec: NodeSpec) -> int:
+        """Index of a spec that Python calls equal to a known one although its text differs: ``True == 1 == 1.0``."""
+        text = spec.to_json()
+        with self._lock:
+            index = self._by_text.get(text)
+            if index is None:
+                index = self._append(spec, text)
+        return index
+
+    def _append(self, spec: NodeSpec, text: str) -> int:
+        index = len(self.specs)
+        self.out_shapes.append(spec.out_shape)
+        self.texts.append(text)
+        self.specs.append(spec)
+        self._by_text[text] = index
         return index
 
     def intern_text(self, text: str) -> int:

@@ -50,10 +50,10 @@ class EncoderConfig:
     neighbours: int = 16
     statistics_weight: float = 1.0
     batch_graphs: int = 256
-    steps: int = 600
+    steps: int = 300
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
-    warmup_steps: int = 50
+    warmup_steps: int = 20
     padded_tokens: int = 6144
 
     def __post_init__(self) -> None:
@@ -79,7 +79,7 @@ class EncoderConfig:
         aggregation, m = 128, a 4-layer projection to 64, tau = 0.1, weights at temperature 0.05, contrastive loss alone.
         """
         return cls(name="paper", transformer_layers=2, gnn_layers=4, directed=False, positions=10, context=False,
-                   pooling="mean", statistics_weight=0.0, learning_rate=1e-3, steps=400)
+                   pooling="mean", statistics_weight=0.0, learning_rate=1e-3, steps=150)
 
     @classmethod
     def named(cls, config: str | EncoderConfig) -> EncoderConfig:

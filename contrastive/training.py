@@ -7,6 +7,7 @@ number are the whole state of a run.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -86,7 +87,7 @@ class _Run:
 
     def __init__(self, graphs: Sequence[Graph], config: EncoderConfig, seed: int) -> None:
         self.config, self.seed = config, seed
-        self.data_hash = f"{sum(int(g.digest[:15], 16) for g in graphs) % (1 << 60):015x}"
+        self.data_hash = hashlib.blake2b(json.dumps([(g.digest, g.family) for g in graphs]).encode(), digest_size=8).hexdigest()
         self.views = views(graphs, config)
         names, self.family = np.unique([g.family for g in graphs], return_inverse=True)
         self.members = [np.flatnonzero(self.family == f) for f in range(len(names))]
@@ -146,14 +147,14 @@ class _Run:
 
     def save(self, path: Path, step: int) -> None:
         """Weights, optimiser state and step number in one file, atomically."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         tensors = {f"model.{k}": v.contiguous() for k, v in self.modules.state_dict().items()}
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {**self._identity(), "step": str(step)})
+            temporary.write_bytes(save(tensors, {**self._identity(), "step": str(step)}))  # save_file hides a full disk
 
     def load(self, path: Path) -> int:
         """Restore a state of ``save``; returns the step to go on with."""
@@ -167,16 +168,29 @@ class _Run:
             raise StorageError(f"{path} cannot be read ({error}); delete it or train with resume=False") from None
         for key, value in self._identity().items():
             if meta.get(key) != value:
-                raise StorageError(f"{path} belongs to a run with another {key}: {meta.get(key)} instead of {value}; "
+                raise StorageError(f"{path} belongs to a run with another {key}: {_difference(meta.get(key), value)}; "
                                    "train with resume=False or into another folder")
-        self.modules.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        state: dict[int, dict[str, Any]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".")
-                state.setdefault(int(index), {})[name] = tensor
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        return int(meta["step"])
+        try:
+            self.modules.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+            state: dict[int, dict[str, Any]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith("optimizer."):
+                    _, index, name = key.split(".")
+                    state.setdefault(int(index), {})[name] = tensor
+            self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+            return int(meta["step"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise StorageError(f"{path} is not a complete training state ({str(error).splitlines()[0]}); delete it or train "
+                               "with resume=False") from None
+
+
+def _difference(found: str | None, wanted: str) -> str:
+    """What differs, setting by setting where both texts are JSON objects."""
+    try:
+        a, b = json.loads(found or ""), json.loads(wanted)
+        return ", ".join(f"{k} {a.get(k)!r} instead of {b.get(k)!r}" for k in {**a, **b} if a.get(k) != b.get(k))
+    except (ValueError, TypeError):
+        return f"{found} instead of {wanted}"
 
 
 def _writer(log_dir: str | Path | None) -> Any:

@@ -23,6 +23,7 @@ from evo_search.report import Curve, Points, ReportData, Score
 
 if TYPE_CHECKING:
     from cg.graphset import GraphSet
+    from contrastive.encoder import Encoder
 
 Progress = Callable[[str, int, int], None]
 METHOD = "cgtransfer"
@@ -65,9 +66,9 @@ def compute(config: DemoConfig, cache: Cache, progress: Progress | None = None) 
     n = len(data)
     if n <= config.n_labels + 1:
         raise CGError(f"{n} networks leave nothing to rank after {config.n_labels} labels")
-    embeddings, stats = _descriptions(config, data, cache, tell, seconds)
-    scores, unseen, first = _rankings(config, data, true, stats, tell, seconds)
-    curves, best_possible = _searches(config, tell, seconds)
+    embeddings, stats, encoder = _descriptions(config, data, cache, tell, seconds)
+    scores, unseen, first = _rankings(config, data, true, stats, encoder, tell, seconds)
+    curves, best_possible = _searches(config, encoder, tell, seconds)
     rng = np.random.default_rng((config.seed, 99))
     shown = np.union1d(rng.permutation(n)[: config.drawn], first.labelled)
     with _timed("map", seconds):
@@ -116,8 +117,8 @@ def _networks(config: DemoConfig, cache: Cache, tell: Progress, seconds: dict[st
 
 
 def _descriptions(config: DemoConfig, data: GraphSet, cache: Cache, tell: Progress,
-                  seconds: dict[str, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings ``[n, m]`` and global statistics ``[n, F]`` of all networks."""
+                  seconds: dict[str, float]) -> tuple[np.ndarray, np.ndarray, _Remembering]:
+    """Embeddings ``[n, m]`` and global statistics ``[n, F]`` of all networks, and an encoder that remembers the former."""
     from cg.global_statistics import statistics
     from contrastive.checkpoint import load_encoder
 
@@ -133,7 +134,21 @@ def _descriptions(config: DemoConfig, data: GraphSet, cache: Cache, tell: Progre
                                   lambda: {"x": _in_steps(encoder.embed, data.graphs, "embeddings", tell)})["x"]
     for stage in ("statistics", "embeddings"):
         tell(stage, len(data), len(data))
-    return embeddings, stats
+    return embeddings, stats, _Remembering(encoder, dict(zip((g.digest for g in data), embeddings, strict=True)))
+
+
+class _Remembering:
+    """An encoder that looks up the embeddings it knows, by fingerprint, and computes the others."""
+
+    def __init__(self, encoder: Encoder, known: dict[str, np.ndarray]) -> None:
+        self._encoder, self._known = encoder, known
+
+    def embed(self, graphs: Sequence[Any]) -> np.ndarray:
+        """Embeddings float32 ``[B, m]``."""
+        new = {g.digest: g for g in graphs if g.digest not in self._known}
+        if new:
+            self._known |= dict(zip(new, self._encoder.embed(list(new.values())), strict=True))
+        return np.stack([self._known[g.digest] for g in graphs])
 
 
 def _in_steps(function: Callable[[Any], np.ndarray], graphs: Sequence[Any], stage: str, tell: Progress,
@@ -145,8 +160,8 @@ def _in_steps(function: Callable[[Any], np.ndarray], graphs: Sequence[Any], stag
     return np.concatenate(parts)
 
 
-def _rankings(config: DemoConfig, data: GraphSet, true: np.ndarray, stats: np.ndarray, tell: Progress,
-              seconds: dict[str, float]) -> tuple[list[Score], list[int], _Draw]:
+def _rankings(config: DemoConfig, data: GraphSet, true: np.ndarray, stats: np.ndarray, encoder: _Remembering,
+              tell: Progress, seconds: dict[str, float]) -> tuple[list[Score], list[int], _Draw]:
     """Every method on every draw; baselines without labels are scored on the first draw's unseen networks of each draw."""
     from sklearn.ensemble import ExtraTreesRegressor
 
@@ -170,7 +185,7 @@ def _rankings(config: DemoConfig, data: GraphSet, true: np.ndarray, stats: np.nd
 
         with _timed(f"ranking, draw {d}", seconds):
             start = time.perf_counter()
-            model = CGPredictor(config.encoder, sources=list(config.sources), random_state=config.seed + d)
+            model = CGPredictor(encoder, sources=list(config.sources), random_state=config.seed + d)
             model.fit([data.graphs[i] for i in labelled], true[labelled])
             fitted = time.perf_counter()
             predicted = np.asarray(model.predict(data.graphs), np.float64)
@@ -188,7 +203,8 @@ def _rankings(config: DemoConfig, data: GraphSet, true: np.ndarray, stats: np.nd
     return scores, unseen_counts, first
 
 
-def _searches(config: DemoConfig, tell: Progress, seconds: dict[str, float]) -> tuple[list[Curve], float]:
+def _searches(config: DemoConfig, encoder: _Remembering, tell: Progress,
+              seconds: dict[str, float]) -> tuple[list[Curve], float]:
     """Guided evolution and random search with the same seeds and budget."""
     from evo_search.algorithm1 import evolve, random_search
     from evo_search.oracles import TableOracle
@@ -212,7 +228,7 @@ def _searches(config: DemoConfig, tell: Progress, seconds: dict[str, float]) -> 
                 if strategy == "random search":
                     found = random_search(space, oracle, config.budget, seed, progress=step)
                 else:
-                    guide = CGPredictor(config.encoder, sources=list(config.sources), random_state=seed)
+                    guide = CGPredictor(encoder, sources=list(config.sources), random_state=seed)
                     found = evolve(space, oracle, guide, budget=config.budget, seed=seed, progress=step)
                 assert found.best_encoded is not None
                 assert found.best_value is not None

@@ -119,12 +119,19 @@ class Recorder(TorchDispatchMode):
         return params
 
     def _twin(self, tensor: torch.Tensor) -> torch.Tensor | None:
-        """Another tensor that shows all values of the same storage, if ``tensor`` does."""
-        if not shows_all(tensor):
+        """A known tensor with the values of ``tensor``: both show all of one storage, or both the same part of it."""
+        known = [t for t in self.on_storage(tensor) if id(t) in self._node_of or id(t) in self._params_of
+                 or id(t) in self._parameters]
+        if not known:
             return None
-        known = (t for t in self.on_storage(tensor) if id(t) in self._node_of or id(t) in self._params_of
-                 or id(t) in self._parameters)
-        return next((t for t in known if shows_all(t)), None)
+        whole = shows_all(tensor)
+        for t in reversed(known):
+            if (whole and shows_all(t)) or _view(t) == _view(tensor):
+                return t
+        if any(id(t) in self._node_of for t in known):
+            self.note(f"{self.where()} uses a view that was made behind the dispatcher (.data of a part); it counts as a "
+                      "constant")
+        return None
 
     def on_storage(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """All other tensors seen so far that share memory with ``tensor``."""
@@ -260,6 +267,11 @@ class Recorder(TorchDispatchMode):
         if isinstance(value, dict):
             return {k: self._to_meta(v) for k, v in value.items()}
         return value
+
+
+def _view(tensor: torch.Tensor) -> tuple[object, ...]:
+    """Which part of its storage a tensor shows."""
+    return tensor.shape, tensor.stride(), tensor.storage_offset()
 
 
 def shows_all(tensor: torch.Tensor) -> bool:

@@ -26,7 +26,7 @@ def finetune(
     graphs: Annotated[Path, _GRAPHS],
     labels: Annotated[Path, typer.Option("--labels", help="CSV with the header id,<metric>; some of the graphs.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the predictor.")],
-    encoder: Annotated[str, typer.Option("--encoder", help="Folder of 'cg pretrain', or a shipped name.")] = "default",
+    encoder: Annotated[str, typer.Option("--encoder", help="Folder of 'cg pretrain', a shipped name, or 'none'.")] = "default",
     sources: Annotated[str | None, typer.Option(
         "--sources", help="Labelled families to learn from: names and Parquet files joined by commas, or 'none'; "
                           "else all shipped ones but the target's own.")] = None,
@@ -47,7 +47,7 @@ def finetune(
     from finetune import CGPredictor
 
     with terminal.progress(f"learning from {len(known)} labels", 1) as advance:
-        predictor = CGPredictor(encoder, sources=parse_sources(sources), random_state=seed)
+        predictor = CGPredictor(None if encoder == "none" else encoder, sources=parse_sources(sources), random_state=seed)
         predictor.fit(chosen.graphs, list(known.values()))
         predictor.save(out)
         advance()

@@ -209,6 +209,18 @@ def test_export_errors_leave_nothing_behind(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on file size gives the write error of a full disk, in a process of its own."""
+    code = ("import resource, sys; from cg.cli import main\n"
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+            "sys.argv = ['cg', 'export', 'nasbench201', '-o', 'g.parquet', '--n', '300']\nmain()")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "error: cannot write g.parquet" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_show_gives_the_totals_of_the_graph(data: Path, tmp_path: Path) -> None:
     graphs = GraphSet.read(data / "g.parquet")
     for text, g in ((data / "g.parquet", graphs[0]), (f"{data / 'g.parquet'}:7", graphs[7])):

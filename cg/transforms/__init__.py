@@ -11,12 +11,12 @@ from typing import Final
 
 from cg.errors import GraphError
 from cg.graph import Graph
-from cg.transforms.drop_dead_nodes import drop_dead_nodes
-from cg.transforms.drop_identities import drop_identities
-from cg.transforms.drop_reshapes import drop_reshapes
-from cg.transforms.fold_constants import fold_constants
-from cg.transforms.sort_arguments import sort_arguments
-from cg.transforms.split_sums import split_sums
+from cg.transforms.argument_order import sort_arguments
+from cg.transforms.constants import fold_constants
+from cg.transforms.dead_nodes import drop_dead_nodes
+from cg.transforms.identities import drop_identities
+from cg.transforms.nary_sums import split_sums
+from cg.transforms.reshapes import drop_reshapes
 
 CHAIN: Final[tuple[Callable[[Graph], Graph], ...]] = (
     drop_dead_nodes, drop_identities, drop_reshapes, fold_constants, split_sums, sort_arguments)

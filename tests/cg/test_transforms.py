@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cg import Graph, GraphBuilder, NodeSpec, canonicalize
-from cg.transforms import CHAIN
-from cg.transforms.drop_identities import is_identity
+from cg.transforms import CHAIN, drop_identities, drop_reshapes, split_sums
+from cg.transforms.identities import is_identity
 
 SHAPE = (1, 8, 4, 4)
 
@@ -70,6 +70,22 @@ def test_sum_of_four_becomes_the_chain_that_the_builder_writes() -> None:
     # each Add joins the running total with one more part: exactly one Add reads no Add
     adds = [i for i, op in enumerate(graph.ops) if op == "Add"]
     assert sorted(sum(graph.ops[s] == "Add" for s in graph.inputs_of(i)) for i in adds) == [0, 1, 1]
+
+
+def test_sum_that_broadcasts_records_the_shape_so_far() -> None:
+    b = GraphBuilder()
+    x = b.input(SHAPE)
+    pooled = b.global_avg_pool(x)
+    graph = split_sums(b.build(b.op("Sum", [pooled, x, b.relu(pooled)])))
+    adds = [n.in_shapes for n in graph.nodes if n.op == "Add"]
+    assert adds == [((1, 8, 1, 1), SHAPE), (SHAPE, (1, 8, 1, 1))]
+
+
+def test_one_pass_removes_a_row_of_identities() -> None:
+    row = [unary("Unknown", name="Dropout"), unary("Sum"), unary("Unknown", name="Identity"), unary("Relu")]
+    assert drop_identities(chain(*row)).ops == ["Input", "Relu"]
+    assert drop_reshapes(chain(unary("Reshape", (1, 128)), unary("Reshape", SHAPE, (1, 128)), unary("Relu"))).ops == [
+        "Input", "Relu"]
 
 
 def test_broadcasting_arguments_are_sorted_and_stay_on_their_edges() -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from contrastive import EncoderConfig, pretrain
 from evo_search import tables
 from evo_search._cache import Cache, code_hash
 from evo_search.demo import METHOD, DemoConfig, compute, write
+from evo_search.export import export
 from evo_search.report import Curve, Points, ReportData, Score
 from evo_search.report_page import map_figure, page, scatter_figure, score_figure, search_figure
 
@@ -138,7 +140,10 @@ def test_code_hash_follows_the_sources() -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReportData, DemoConfig, Path]:
     folder = tmp_path_factory.mktemp("cache")
-    config = DemoConfig(networks=150, draws=1, searches=1, budget=25, drawn=50, n_labels=30, sources=())
+    tiny = EncoderConfig(name="tiny", hidden=16, gnn_layers=2, embedding=8, projection=8, batch_graphs=8, steps=3)
+    pretrain([export("nasbench101", 20, seed=0)], folder / "encoder", tiny)
+    config = DemoConfig(networks=150, draws=1, searches=1, budget=25, drawn=50, n_labels=30, sources=(),
+                        encoder=str(folder / "encoder"))
     return compute(config, Cache(folder)), config, folder
 
 

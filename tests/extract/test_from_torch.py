@@ -180,6 +180,44 @@ def test_outputs_of_any_structure_and_pruning() -> None:
     assert any("does not depend on the inputs" in note for note in result.notes)
 
 
+def test_a_view_from_before_a_write_is_noted() -> None:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        part = y[:, :2]
+        y += 1
+        return part * 3
+
+    result = from_torch(_Function(forward), (1, 4))
+    assert any("written to after the view was taken" in note for note in result.notes)
+
+    def fresh(x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y += 1
+        return y[:, :2] * 3
+
+    result = from_torch(_Function(fresh), (1, 4))
+    assert result.notes == []
+    assert result.graph.ops == ["Input", "Add", "Slice", "Mul"]
+
+
+@pytest.mark.parametrize(("tensor", "expected"), [
+    (torch.zeros(4, 3), True), (torch.zeros(4, 3).t(), True), (torch.zeros(4, 3).view(2, 6), True),
+    (torch.zeros(4, 3)[1:], False), (torch.zeros(4, 3)[:, :1], False), (torch.zeros(4, 1).expand(4, 3), False),
+    (torch.zeros(4, 1).expand(4, 2)[:2], False), (torch.zeros(()), True),
+], ids=range(8))
+def test_which_views_show_every_value_once(tensor: torch.Tensor, expected: bool) -> None:
+    from extract.torch_recorder import shows_all
+
+    assert shows_all(tensor) is expected
+
+
+def test_results_kept_in_a_model_do_not_hinder_its_copy() -> None:
+    """torch refuses to copy a tensor that was computed with gradients."""
+    model = small()
+    model.kept = [nn.Linear(2, 2)(torch.zeros(1, 2))]
+    assert from_torch(model, (1, 3, 8, 8)).graph.ops == SMALL_OPS
+
+
 class _Function(nn.Module):
     def __init__(self, function: Any) -> None:
         super().__init__()
@@ -272,7 +310,7 @@ class _LeavesInferenceMode(nn.Module):
             return self.body(x)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch about its own wrappers
 @pytest.mark.parametrize("wrap", [
     torch.fx.symbolic_trace, torch.compile, torch.jit.script, lambda m: torch.jit.trace(m, torch.zeros(1, 3, 8, 8)),
     nn.DataParallel, lambda m: _LeavesInferenceMode(),

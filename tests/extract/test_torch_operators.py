@@ -199,10 +199,19 @@ SEVERAL = {
         nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 2, 1), nn.ReLU(), nn.Conv2d(2, 8, 1), nn.Sigmoid())), [IMAGE],
         "Conv Conv GlobalAveragePool Input Mul Relu Sigmoid"),
     "channel shuffle": (nn.Sequential(nn.ChannelShuffle(2), nn.ReLU()), [IMAGE], "Input Relu"),
+    "in place through a view": (lambda x: _in_place_through_a_view(x), [TOKENS], "Input Mul Relu"),
+    "data of a part": (lambda x: x[:, :3].data.tanh(), [TOKENS], "Input Slice Tanh"),
+    "data of an expanded part": (lambda x: x.expand(8, 2)[:4].data.tanh(), [(8, 1)], "Expand Input Slice Tanh"),
     "written part": (lambda x: _write(x), [TOKENS], "Input Relu ScatterND Slice"),
     "composite outside the table": (lambda x, y: torch.cosine_similarity(x, y, dim=-1), [TOKENS, TOKENS],
                                     "Clip Clip Constant Div Div Input Input Mul ReduceL2 ReduceL2 ReduceSum"),
 }
+
+
+def _in_place_through_a_view(x: Any) -> Any:
+    y = x * 2
+    y.view(-1).relu_()
+    return y
 
 
 def _write(x: Any) -> Any:
@@ -251,6 +260,7 @@ def test_same_graph_whatever_the_spelling() -> None:
     spellings(lambda x: x[:, 0], lambda x: x[:, :1].squeeze(1), lambda x: x.select(1, 0), lambda x: x.unbind(1)[0])
     spellings(lambda x: x.mean((2, 3)), lambda x: F.adaptive_avg_pool2d(x, 1), lambda x: x.mean((-1, -2), True),
               shape=IMAGE)
+    spellings(lambda x: x * x.mean((2, 3), True), lambda x: x.mean((2, 3), True) * x, shape=IMAGE)
     spellings(lambda x: x.relu() + x, lambda x: x + x.relu(), lambda x: x.relu().add_(x))
     weight = nn.Linear(8, 3, bias=False)
     assert graph_of(Of(lambda self, x: x @ self.linear.weight.t(), linear=weight), TOKENS) == graph_of(weight, TOKENS)

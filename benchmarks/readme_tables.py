@@ -1,0 +1,156 @@
+"""Write the README's tables from the committed results, so that no figure in it is typed by hand.
+
+    python benchmarks/readme_tables.py            # rewrites README.md between its markers
+    python benchmarks/readme_tables.py --check    # exits with 1 if it is not current
+
+A table stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``, in the README or in docs/protocol.md. Its
+rows come from every file ``benchmarks/results/NAME*.csv`` or ``NAME*.json`` (a list of objects, or an object with the list
+``rows``), one row a measurement:
+
+``ranking``   target, method, n_labels, draw, spearman, kendall       (what ``cg evaluate -o`` writes)
+``search``    space, strategy, seed, queries, best_value; optional metric, optimum (best possible), test_value
+``speed``     what, value, unit; optional goal, hardware
+``encoders``  no file: read from the config.json of the shipped encoders
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/protocol.md")
+_BLOCK = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results:\2 -->)", re.DOTALL)
+Row = dict[str, Any]
+
+
+def rows(results: Path, name: str) -> list[Row]:
+    """All measurements of one table. Raises ``ValueError`` naming a file of another form."""
+    found: list[Row] = []
+    for path in sorted(results.glob(f"{name}*")):
+        if path.suffix == ".csv":
+            with path.open(encoding="utf-8", newline="") as file:
+                found += list(csv.DictReader(file))
+        elif path.suffix == ".json":
+            data = json.loads(path.read_text(encoding="utf-8"))
+            data = data.get("rows") if isinstance(data, dict) else data
+            if not isinstance(data, list):
+                raise ValueError(f"{path} holds neither a list of rows nor an object with one")
+            found += data
+    return found
+
+
+def ranking(results: Path) -> str:
+    """Mean and standard deviation over the label draws, best method first."""
+    lines = []
+    for (target, labels, method), group in _groups(rows(results, "ranking"), "target", "n_labels", "method"):
+        rho, tau = _floats(group, "spearman"), _floats(group, "kendall")
+        lines.append((str(target), int(labels), -rho.mean(),
+                      (target, labels, method, _spread(rho), _spread(tau), str(len(rho)))))
+    return _table(("target", "labels", "method", "Spearman ρ", "Kendall τ", "draws"), [x[-1] for x in sorted(lines)])
+
+
+def search(results: Path) -> str:
+    """Best value found, over the seeds."""
+    lines = []
+    for (space, queries, strategy), group in _groups(rows(results, "search"), "space", "queries", "strategy"):
+        best = _floats(group, "best_value")
+        optimum = _floats(group, "optimum") if group[0].get("optimum") not in (None, "") else None
+        hits = "–" if optimum is None else f"{int((best >= optimum - 1e-6).sum())} of {len(best)}"
+        test = _spread(_floats(group, "test_value"), 2) if group[0].get("test_value") not in (None, "") else "–"
+        lines.append((str(space), int(queries), -best.mean(),
+                      (space, queries, strategy, _spread(best), f"{best.min():.3f}", hits, test)))
+    return _table(("space", "queries", "strategy", "best, mean of seeds", "worst seed", "optimum found", "test accuracy, %"),
+                  [x[-1] for x in sorted(lines)])
+
+
+def speed(results: Path) -> str:
+    """Measured rates beside what was aimed at."""
+    return _table(("what", "measured", "goal", "hardware"),
+                  [(r["what"], f"{_number(r['value'])} {r['unit']}", r.get("goal") or "–", r.get("hardware") or "–")
+                   for r in rows(results, "speed")])
+
+
+def encoders(_: Path) -> str:
+    """The shipped encoders and how they came to be."""
+    lines = []
+    for path in sorted((ROOT / "contrastive" / "encoders").glob("*/config.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        made = record["provenance"]
+        lines.append((f"`{path.parent.name}`", record["config"]["name"], ", ".join(made.get("families", ["?"])),
+                      f"{made.get('graphs', 0):,}", record["config"]["steps"], f"{made.get('graphs_per_second', 0):,.0f}"))
+    return _table(("name", "configuration", "pre-trained on", "graphs", "steps", "graphs/s"), lines)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {"ranking": ranking, "search": search, "speed": speed, "encoders": encoders}
+
+
+def render(text: str, results: Path) -> str:
+    """``text`` with every marked table made again. Raises ``ValueError`` on a marker without a table or without its end."""
+    opened = re.findall(r"<!-- results:(\w+) -->", text)
+    found = [m.group(2) for m in _BLOCK.finditer(text)]
+    for name in opened:
+        if name not in TABLES:
+            raise ValueError(f"there is no table {name!r}; there are {', '.join(TABLES)}")
+    if opened != found:
+        raise ValueError(f"markers {opened} are opened, but only {found} are closed by <!-- /results:NAME -->")
+    return _BLOCK.sub(lambda m: m.group(1) + (TABLES[m.group(2)](results) or "*Not measured yet.*\n") + m.group(4), text)
+
+
+def _groups(items: Sequence[Row], *keys: str) -> Iterable[tuple[tuple[str, ...], list[Row]]]:
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for r in items:
+        found.setdefault(tuple(str(r[k]) for k in keys), []).append(r)
+    return found.items()
+
+
+def _floats(group: Sequence[Row], name: str) -> np.ndarray:
+    return np.array([float(r[name]) for r in group])
+
+
+def _spread(values: np.ndarray, digits: int = 3) -> str:
+    """Mean ± standard deviation (n - 1)."""
+    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
+def _number(value: Any) -> str:
+    x = float(value)
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    if not lines:
+        return ""
+    out = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(out + ["| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines]) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is not current")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    args = parser.parse_args()
+    stale = []
+    for page in PAGES:
+        path = ROOT / page
+        old = path.read_text(encoding="utf-8")
+        new = render(old, args.results)
+        if new != old:
+            stale.append(page)
+            if not args.check:
+                path.write_text(new, encoding="utf-8")
+    print(f"{'not current' if args.check else 'rewritten'}: {', '.join(stale)}" if stale else "all tables are current")
+    return int(args.check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""``CGPredictor``: the one front door. A scikit-learn regressor from graphs and a few labels to scores, with uncertainty.
+
+Four Gaussian processes look at a network in different ways (its statistics on a logarithmic and on a natural scale, the
+statistics with what the source families say, the learned embedding); leave-one-out evidence on the user's labels decides how
+much each one counts, so that a source or an encoder that does not help is faded out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+
+from cg.errors import CGError, LeakageError, StorageError, UnknownOpError
+from cg.files import atomic_path
+from cg.global_statistics import GROUPS, STATISTICS, statistics
+from cg.graph import Graph
+from cg.graphset import GraphSet
+from finetune.gp import GaussianProcess, Standardizer
+from finetune.sources import SHARED, resolve
+from finetune.targets import LabelScale, check_labels, normal_scores
+
+# Columns that hold log(1 + n) and have a natural scale to go back to.
+_LOGARITHMIC = np.isin(GROUPS, ("path", "kind", "count", "back", "front", "pair")) & np.array(
+    ["_share" not in name for name in STATISTICS])
+EVIDENCE_TEMPERATURE = 8.0
+_FORMAT = 1
+
+
+class CGPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Ranks networks of any family from a few labels.
+
+    Args:
+        encoder: name of a shipped encoder, a folder, an ``Encoder``, or None to use graph statistics alone.
+        sources: labelled families to learn from: None for the shipped ones (the target's own is left out), a sequence of
+            names, Parquet files or ``GraphSet``s, or ``()`` for none.
+        random_state: seed of everything random.
+
+    Higher labels are better by convention, but nothing depends on it except the order of ``rank``.
+    """
+
+    def __init__(self, encoder: Any = "default", sources: Any = None, random_state: int = 0) -> None:
+        self.encoder = encoder
+        self.sources = sources
+        self.random_state = random_state
+
+    def fit(self, graphs: Sequence[Graph], y: Any) -> CGPredictor:
+        """Learn from ``B >= 2`` graphs and their labels ``[B]``. Raises ``LabelError`` on labels that cannot be used."""
+        graphs = _graphs(graphs)
+        labels = check_labels(graphs, y)
+        self.graphs_, self.labels_ = graphs, labels
+        self.scale_ = LabelScale(labels)
+        z = normal_scores(labels)
+        self.sources_ = resolve(self.sources, graphs)
+        self.encoder_ = _load(self.encoder)
+        raw = self._inputs(graphs)
+        self.standard_ = {k: Standardizer(v) for k, v in raw.items()}
+        inputs = self._views({k: self.standard_[k](v) for k, v in raw.items()})
+        self.members_, evidence = {}, {}
+        for name, x in inputs.items():
+            self.members_[name] = GaussianProcess(self.random_state).fit(x, z)
+            evidence[name] = self.members_[name].leave_one_out()[1]
+        best = max(evidence.values())
+        weight = {k: np.exp((v - best) * len(z) / EVIDENCE_TEMPERATURE) for k, v in evidence.items()}
+        total = sum(weight.values())
+        self.weights_ = {k: float(w / total) for k, w in weight.items()}
+        self.evidence_ = evidence
+        return self
+
+    def predict(self, graphs: Sequence[Graph], return_std: bool = False) -> Any:
+        """Scores ``[B]`` in label units; with ``return_std`` also their standard deviation ``[B]``, label noise included."""
+        mean, std = self.predict_normal(graphs)
+        out = self.scale_.to_labels(mean)
+        if not return_std:
+            return out
+        return out, np.abs(self.scale_.to_labels(mean + std) - self.scale_.to_labels(mean - std)) / 2
+
+    def predict_normal(self, graphs: Sequence[Graph]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation ``[B]`` on the scale of normal scores, before the map to label units."""
+        if not hasattr(self, "members_"):
+            raise CGError("this predictor has not been fitted; call fit(graphs, y) first")
+        graphs = _graphs(graphs)
+        if not graphs:
+            return np.zeros(0), np.zeros(0)
+        raw = self._inputs(graphs)
+        inputs = self._views({k: self.standard_[k](v) for k, v in raw.items()})
+        mean, second = np.zeros(len(graphs)), np.zeros(len(graphs))
+        for name, x in inputs.items():
+            m, s = self.members_[name].predict(x)
+            mean += self.weights_[name] * m
+            second += self.weights_[name] * (m * m + s * s)  # mixture of the members
+        return mean, np.sqrt(np.maximum(second - mean * mean, 1e-12))
+
+    def rank(self, graphs: Sequence[Graph]) -> np.ndarray:
+        """Positions of the graphs from best to worst, int64 ``[B]``."""
+        return np.argsort(-self.predict_normal(graphs)[0], kind="stable")
+
+    def check_unseen(self, graphs: Sequence[Graph]) -> None:
+        """Raise ``LeakageError`` if any of the graphs, by fingerprint, is among the labelled ones."""
+        seen = {g.digest for g in self.graphs_}
+        twice = [i for i, g in enumerate(graphs) if g.digest in seen]
+        if twice:
+            raise LeakageError(f"{len(twice)} of {len(graphs)} test graphs are among the labelled ones (first: number {twice[0]}"
+                               f", {graphs[twice[0]].name!r}); leave them out of the test")
+
+    def _inputs(self, graphs: Sequence[Graph]) -> dict[str, np.ndarray]:
+        """Unscaled input blocks, each ``[B, ...]``."""
+        log = statistics(graphs).astype(np.float64)
+        natural = log.copy()
+        natural[:, _LOGARITHMIC] = np.expm1(natural[:, _LOGARITHMIC])
+        blocks = {"log": log, "natural": natural}
+        if self.sources_:
+            shared = log[:, SHARED]
+            blocks["prior"] = np.stack([s.prior(shared) for s in self.sources_], 1)
+        if self.encoder_ is not None:
+            blocks["embedding"] = self.encoder_.embed(graphs).astype(np.float64)
+        return blocks
+
+    @staticmethod
+    def _views(blocks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Standardised blocks to the inputs of the members; a block that joins the statistics gets a sixth of their weight."""
+        log = blocks["log"]
+        out = {"log": log, "natural": blocks["natural"]}
+        for name in ("prior", "embedding"):
+            if name in blocks and blocks[name].shape[1]:
+                extra = blocks[name]
+                out[name] = np.hstack([log, extra * np.sqrt(log.shape[1] / extra.shape[1] / 6.0)])
+        return out
+
+    def save(self, path: str | Path) -> Path:
+        """Write a folder with the labelled graphs, the sources and the encoder; ``load`` fits again, in a second or so."""
+        if not hasattr(self, "members_"):
+            raise CGError("this predictor has not been fitted; there is nothing to save")
+        path = Path(path)
+        with atomic_path(path) as folder:
+            folder.mkdir()
+            unique = [f"{i}" for i in range(len(self.graphs_))]
+            GraphSet(self.graphs_, unique, {"y": self.labels_}).write(folder / "labelled.parquet")
+            for i, source in enumerate(self.sources_):
+                g = source.graphs
+                GraphSet(g.graphs, g.ids, {"score": source.scores}).write(folder / f"source-{i}.parquet")
+            if self.encoder_ is not None:
+                self.encoder_.save(folder / "encoder")
+            (folder / "predictor.json").write_text(json.dumps({
+                "format": _FORMAT, "random_state": self.random_state, "sources": len(self.sources_),
+                "encoder": self.encoder_ is not None, "weights": self.weights_}, indent=1) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> CGPredictor:
+        """Read a folder of ``save``. Raises ``StorageError`` naming the file that is missing or corrupt."""
+        path = Path(path)
+        try:
+            record = json.loads((path / "predictor.json").read_text())
+            version, n_sources, has_encoder = record["format"], int(record["sources"]), record["encoder"]
+        except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise StorageError(f"{path} is not a predictor folder (predictor.json: {error!r})") from None
+        if version != _FORMAT:
+            raise StorageError(f"{path} has format {version}, this version reads {_FORMAT}; fit the predictor again")
+        sources = [GraphSet.read(path / f"source-{i}.parquet") for i in range(n_sources)]
+        labelled = GraphSet.read(path / "labelled.parquet")
+        model = cls(path / "encoder" if has_encoder else None, sources, record["random_state"])
+        return model.fit(labelled.graphs, labelled.label("y"))
+
+
+def _graphs(graphs: Sequence[Graph]) -> tuple[Graph, ...]:
+    out = tuple(graphs)
+    for i, g in enumerate(out):
+        if not isinstance(g, Graph):
+            raise CGError(f"item {i} is a {type(g).__name__}, not a Graph; extract.from_torch(model, shape).graph makes one")
+        if g.unknown:
+            names = ", ".join(f"{n} x {k}" for k, n in g.unknown.items())
+            raise UnknownOpError(f"graph {i} ({g.name!r}) has Unknown nodes ({names}); a prediction would ignore them. Extract "
+                                 "the model with a version that knows them, or replace them")
+    return out
+
+
+def _load(encoder: Any) -> Any:
+    if encoder is None or hasattr(encoder, "embed"):
+        return encoder
+    from contrastive import load_encoder
+
+    return load_encoder(encoder)
