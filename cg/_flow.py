@@ -10,7 +10,8 @@ from cg._context import NORM as _NORM
 from cg._context import receptive_field, signal
 from cg._hashing import _csr
 
-N_KINDS, N_STAGES = 15, 6
+N_KINDS, N_STAGES, N_HOPS = 15, 6, 9
+HOP_OF_KIND = np.array([0, 1, 2, 3, 4, 5, 6, -1, -1, 7, 8, -1, -1, -1, -1])
 
 
 @njit(cache=True)
@@ -260,4 +261,27 @@ def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, out):  # 
         if prof[dst[e], 11] == 0:
             out[k + kind[through[src[e]]] * N_KINDS + kind[dst[e]]] += 1.0
     for i in range(k, k + N_KINDS * N_KINDS):
+        out[i] = np.log1p(out[i])
+    k += N_KINDS * N_KINDS
+
+    # hops: which computing operators a computing operator reads, through norms, activations, additions and moves
+    reads = np.zeros((n, N_HOPS + 1))
+    for i in range(n):
+        d = start_in[i + 1] - start_in[i]
+        mine = HOP_OF_KIND[kind[i]]
+        if d == 0:
+            reads[i, N_HOPS] = 1.0
+            continue
+        for q in range(N_HOPS + 1):
+            total = 0.0
+            for p in range(start_in[i], start_in[i + 1]):
+                total += reads[src[edge_in[p]], q]
+            if mine >= 0:
+                out[k + mine * (N_HOPS + 1) + q] += total / d
+            else:
+                reads[i, q] = total / d
+        if mine >= 0:
+            reads[i, :] = 0.0
+            reads[i, mine] = 1.0
+    for i in range(k, k + N_HOPS * (N_HOPS + 1)):
         out[i] = np.log1p(out[i])

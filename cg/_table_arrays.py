@@ -17,7 +17,7 @@ class Column:
 
     def __init__(self, row: Callable[[int, NodeSpec], object], dtype: type, width: int = 0) -> None:
         self._row, self._width = row, width
-        self._data = np.zeros((0, width) if width else 0, dtype)
+        self._data: np.ndarray = np.zeros((0, width) if width else 0, dtype)
         self._filled = 0
 
     def get(self) -> np.ndarray:

@@ -71,6 +71,8 @@ def build(registers: Iterable[EntryPoint | Register] | None = None) -> typer.Typ
 
 def main(registers: Iterable[Register] | None = None, prog: str = "cg") -> None:
     """Entry point of ``cg``; with ``registers`` of ``python -m <package>``, which shows the package's commands only."""
+    # Threads that wait by spinning make torch several times slower where another program uses the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     build(registers)(prog_name=prog)
 
 

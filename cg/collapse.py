@@ -23,7 +23,7 @@ class Collapsed(NamedTuple):
     between kept nodes, by position in ``node``."""
 
     node: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     src: np.ndarray
     dst: np.ndarray
 

@@ -16,6 +16,8 @@ how often the resolution has been halved since the input (0 to 5):
 ``back.*``       expected visits per kind and stage of a walk from the output, each step to a random producer
 ``front.*``      the same from the input, each step to a random consumer
 ``pair.*``       edges between kinds, log(1 + n), operators that only move data contracted
+``hop.*``        ``hop.a.b``: how much computing operators of kind a read from kind b, seen through norms, activations, merges and
+                 moves (each merge splits evenly), log(1 + sum)
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from cg.vocabulary import CATEGORIES
 KINDS: Final = ("conv3", "conv5", "conv1", "dw3", "dw5", "dwdil", "dense", "norm", "act", "maxpool", "avgpool", "add", "mul",
                 "concat", "other")
 N_STAGES: Final = 6
+HOPS: Final = ("conv3", "conv5", "conv1", "dw3", "dw5", "dwdil", "dense", "maxpool", "avgpool")
 _WALKS: Final = ("nodes", "layers", "spatial", "acts", "pools")
 _TOTAL = ("nodes", "edges", "macs", "params", "activations", "macs_per_param", "activations_per_mac", "layers", "levels")
 _SHAPE = ("channels_mean", "channels_max", "channels_min", "channels_std", "ratio_mean", "ratio_std", "kernel_mean",
@@ -52,6 +55,7 @@ STATISTICS: Final[tuple[str, ...]] = (
       for k in KINDS),
     *(f"{group}.{k}.{s}" for group in ("count", "back", "front") for k in KINDS for s in range(N_STAGES)),
     *(f"pair.{a}.{b}" for a in KINDS for b in KINDS),
+    *(f"hop.{a}.{b}" for a in HOPS for b in (*HOPS, "input")),
 )
 GROUPS: Final = np.array([n.split(".")[0].rstrip("0123456789") for n in STATISTICS])
 

@@ -83,7 +83,7 @@ class NodeSpec:
 
     def to_json(self) -> str:
         """Canonical text: equal specs give equal text on every machine."""
-        fields = {"op": self.op, "in": self.in_shapes, "out": self.out_shape}
+        fields: dict[str, Any] = {"op": self.op, "in": self.in_shapes, "out": self.out_shape}
         if self.weight_shape:
             fields["w"] = self.weight_shape
         if self.bias:

@@ -25,7 +25,7 @@ class GraphView(NamedTuple):
     """
 
     spec: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # hides tuple.count
     src: np.ndarray
     dst: np.ndarray
     context: np.ndarray
@@ -43,7 +43,7 @@ class GraphBatch(NamedTuple):
     op: torch.Tensor
     features: torch.Tensor
     positions: torch.Tensor
-    count: torch.Tensor
+    count: torch.Tensor  # type: ignore[assignment]
     edges: torch.Tensor
     graph: torch.Tensor
     sizes: torch.Tensor

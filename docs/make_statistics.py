@@ -11,7 +11,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
-from cg.global_statistics import GROUPS, KINDS, N_STAGES, STATISTICS
+from cg.global_statistics import GROUPS, HOPS, KINDS, N_STAGES, STATISTICS
 
 PAGE = Path(__file__).with_name("statistics.md")
 
@@ -41,6 +41,8 @@ GROUP_MEANING = {
     "back": "Per kind and stage.",
     "front": "Per kind and stage.",
     "pair": "Per pair of kinds; operators that only move data are looked through.",
+    "hop": f"What computing operators read from each other ({', '.join(HOPS)}, and `input`: the network's input), seen through "
+           "everything that stands between them; a node with several arguments splits evenly.",
 }
 # "Layers" are operators with a weight matrix or kernel: convolutions, Gemm, MatMul and the like, recurrent layers.
 COLUMN_MEANING = {
@@ -79,6 +81,7 @@ COLUMN_MEANING = {
     "count.<kind>.<s>": "ln(1 + nodes)", "back.<kind>.<s>": "ln(1 + expected visits), walk from the output",
     "front.<kind>.<s>": "ln(1 + expected visits), walk from the input",
     "pair.<kind>.<kind>": "ln(1 + edges from the first kind to the second)",
+    "hop.<kind>.<kind>": "ln(1 + sum over operators of the first kind of the share they read from the second)",
 }
 
 
@@ -118,7 +121,9 @@ def _pattern(name: str) -> str:
         return f"path.{rest.split('_', 1)[0]}_<m>"
     if head == "kind":
         return f"kind.{rest.split('.')[0]}.<kind>"
-    return {"pair": "pair.<kind>.<kind>"}.get(head, f"{head}.<kind>.<s>" if head in ("count", "back", "front") else name)
+    if head in ("pair", "hop"):
+        return f"{head}.<kind>.<kind>"
+    return f"{head}.<kind>.<s>" if head in ("count", "back", "front") else name
 
 
 def main() -> int:

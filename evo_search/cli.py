@@ -1,4 +1,4 @@
-"""Commands of this package: ``cg spaces``, ``cg export``, ``cg search``, ``cg demo``. Bodies import what they need."""
+"""Commands of this package: ``cg spaces``, ``export``, ``evaluate``, ``search``, ``demo``. Bodies import what they need."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
 
     add("spaces", spaces, "Graphs", "cg spaces --json")
     add("export", export, "Graphs", "cg export nasbench201 -o graphs.parquet --n 2000 --labels", bare=False)
+    add("evaluate", evaluate, "Learning", "cg evaluate --target nasbench201 --draws 5 -o results.json", bare=False)
     add("search", search, "Search", "cg search nasbench201 --budget 90 --history run.sqlite --seed 0", bare=False)
     add("demo", demo, "Search", "cg demo -o report")
 
@@ -141,6 +142,49 @@ def search(
         ("queries", result.queries), ("failed", failed), ("stopped", result.stopped)])
 
 
+def evaluate(
+    target: Annotated[str, typer.Option("--target", help="nasbench101, nasbench201, nasbench201-all or nasbench301.")],
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Independent draws of the labels.")] = 5,
+    labels: Annotated[int | None, typer.Option("--labels", min=2, help="Labels a draw; else 50, 40, 40, 50 by target.")] = None,
+    methods: Annotated[str | None, typer.Option("--methods", help="Rows of the table, joined by commas; else all.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for every single result.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Draw d takes its labels with seed + d.")] = 1000,
+    json: Json = False,
+) -> None:
+    """Run the published protocol: few labels of one benchmark, the other two as sources, rank what is unseen."""
+    from cg import _terminal as terminal
+    from cg._version import __version__
+    from cg.files import write_json
+    from evo_search import targets
+
+    chosen = targets.METHODS if methods is None else tuple(m.strip() for m in methods.split(",") if m.strip())
+    about = targets.get_target(target)
+    makers = targets.make_methods(target, chosen)
+
+    from finetune import protocol
+
+    with terminal.progress(f"evaluating on {target}") as advance:
+        rows = protocol.evaluate(targets.pool(target), about.metric, makers, n_labels=labels or about.n_labels, draws=draws,
+                                 seed=seed, n_test=about.n_test, target=target,
+                                 progress=lambda what, done, total: advance(done=done, total=total, note=what))
+    summary = protocol.summarize(rows)
+    result = {"version": __version__, "config": {"target": target, "metric": about.metric, "draws": draws, "seed": seed,
+                                                 "labels": labels or about.n_labels, "methods": chosen},
+              "summary": summary, "rows": rows}
+    if out is not None:
+        write_json(out, result)
+    if json:
+        terminal.emit(result)
+        return
+    terminal.table(f"{target}, {labels or about.n_labels} labels, mean ± standard deviation over {draws} draws",
+                   ("method", "Spearman ρ", "Kendall τ", "tested", "fit s", "predict s"),
+                   [(s["method"], f"{s['spearman']:.4f} ± {s['spearman_std']:.4f}",
+                     f"{s['kendall']:.4f} ± {s['kendall_std']:.4f}", s["n_test"], f"{s['fit_s']:.1f}",
+                     f"{s['predict_s']:.1f}") for s in summary])
+    if out is not None:
+        terminal.note(f"wrote {out}")
+
+
 def _table_oracle(space: str, metric: str | None) -> TableOracle:
     from cg.errors import CGError
     from evo_search import tables
@@ -159,6 +203,8 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report.html and report.json.")] = Path("report"),
     draws: Annotated[int, typer.Option("--draws", min=1, help="Draws of the 40 labels.")] = 5,
     searches: Annotated[int, typer.Option("--searches", min=1, help="Seeds of the searches.")] = 5,
+    encoder: Annotated[str, typer.Option("--encoder", help="Shipped name or folder; else one that never saw this family."
+                                         )] = "default-without-nasbench201",
     seed: Seed = 0,
     cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Reuse what earlier runs computed.")] = True,
     json: Json = False,
@@ -166,4 +212,4 @@ def demo(
     """Run the main job on NAS-Bench-201: rank 15,284 networks from 40 labels, search, and write a report."""
     from evo_search.demo import run
 
-    run(out, draws=draws, searches=searches, seed=seed, use_cache=cache, json=json)
+    run(out, draws=draws, searches=searches, encoder=encoder, seed=seed, use_cache=cache, json=json)

@@ -37,7 +37,6 @@ class DemoConfig:
         target: a NAS-Bench-201 table; every valid network of it is ranked.
         n_labels, draws: labels in a draw, and how many draws.
         searches, budget: seeds of each search strategy, and networks one search asks about.
-        seed: of every random choice.
         encoder: pre-trained without the target's family.
         sources: families whose labels give prior knowledge.
         networks: how many of the valid networks, at random; None: all.
@@ -66,13 +65,13 @@ def compute(config: DemoConfig, cache: Cache, progress: Progress | None = None) 
     n = len(data)
     if n <= config.n_labels + 1:
         raise CGError(f"{n} networks leave nothing to rank after {config.n_labels} labels")
-    embeddings, stats, encoder = _descriptions(config, data, cache, tell, seconds)
-    scores, unseen, first = _rankings(config, data, true, stats, encoder, tell, seconds)
+    encoder = _encoder(config, data, cache, tell, seconds)
+    scores, unseen, first = _rankings(config, data, true, encoder, tell, seconds)
     curves, best_possible = _searches(config, encoder, tell, seconds)
     rng = np.random.default_rng((config.seed, 99))
     shown = np.union1d(rng.permutation(n)[: config.drawn], first.labelled)
     with _timed("map", seconds):
-        place, how = _map(embeddings[shown], config.seed)
+        place, how = _map(encoder.embed([data.graphs[i] for i in shown]), config.seed)
     is_labelled = np.isin(shown, first.labelled)
     points = Points(tuple(data.ids[i] for i in shown), tuple(true[shown].tolist()),
                     tuple(first.predicted[shown].tolist()), tuple(place[:, 0].tolist()), tuple(place[:, 1].tolist()),
@@ -113,28 +112,32 @@ def _networks(config: DemoConfig, cache: Cache, tell: Progress, seconds: dict[st
     with _timed("graphs", seconds):
         data = cache.graphs(f"graphs-{config.target}-{wanted}", key, make)
     tell("graphs", len(data), len(data))
+    data = data.take(np.argsort(table.rows(data.ids)))  # the order of the table, as in the protocol
     return data, table.metrics["test_acc"][table.rows(data.ids)]
 
 
-def _descriptions(config: DemoConfig, data: GraphSet, cache: Cache, tell: Progress,
-                  seconds: dict[str, float]) -> tuple[np.ndarray, np.ndarray, _Remembering]:
-    """Embeddings ``[n, m]`` and global statistics ``[n, F]`` of all networks, and an encoder that remembers the former."""
-    from cg.global_statistics import statistics
+def _encoder(config: DemoConfig, data: GraphSet, cache: Cache, tell: Progress,
+             seconds: dict[str, float]) -> _Remembering:
+    """The encoder, with the embeddings of all networks in its memory."""
     from contrastive.checkpoint import load_encoder
 
-    content = "".join(g.digest for g in data)
-    with _timed("statistics", seconds):
-        stats = cache.arrays(f"statistics-{config.target}-{len(data)}", (code_hash("cg"), content),
-                             lambda: {"x": _in_steps(statistics, data.graphs, "statistics", tell)})["x"]
+    distinct = {g.digest: g for g in data}
+    graphs = list(distinct.values())
     with _timed("embeddings", seconds):
         encoder = load_encoder(config.encoder)
         weights = hashlib.blake2b(b"".join(p.detach().numpy().tobytes() for p in encoder.parameters())).hexdigest()
-        key = (code_hash("cg", "contrastive"), content, weights)
-        embeddings = cache.arrays(f"embeddings-{config.target}-{len(data)}", key,
-                                  lambda: {"x": _in_steps(encoder.embed, data.graphs, "embeddings", tell)})["x"]
-    for stage in ("statistics", "embeddings"):
-        tell(stage, len(data), len(data))
-    return embeddings, stats, _Remembering(encoder, dict(zip((g.digest for g in data), embeddings, strict=True)))
+
+        def make() -> dict[str, np.ndarray]:
+            parts = []
+            for i in range(0, len(graphs), 512):
+                parts.append(encoder.embed(graphs[i:i + 512]))
+                tell("embeddings", min(i + 512, len(graphs)), len(graphs))
+            return {"x": np.concatenate(parts)}
+
+        key = (code_hash("cg", "contrastive"), "".join(distinct), weights)
+        found = cache.arrays(f"embeddings-{config.target}-{len(data)}", key, make)["x"]
+    tell("embeddings", len(graphs), len(graphs))
+    return _Remembering(encoder, dict(zip(distinct, found, strict=True)))
 
 
 class _Remembering:
@@ -151,54 +154,37 @@ class _Remembering:
         return np.stack([self._known[g.digest] for g in graphs])
 
 
-def _in_steps(function: Callable[[Any], np.ndarray], graphs: Sequence[Any], stage: str, tell: Progress,
-              step: int = 1024) -> np.ndarray:
-    parts = []
-    for i in range(0, len(graphs), step):
-        parts.append(function(graphs[i:i + step]))
-        tell(stage, min(i + step, len(graphs)), len(graphs))
-    return np.concatenate(parts)
+def _rankings(config: DemoConfig, data: GraphSet, true: np.ndarray, encoder: _Remembering, tell: Progress,
+              seconds: dict[str, float]) -> tuple[list[Score], list[int], _Draw]:
+    """Every method on every draw of the labels, tested on the networks whose graph has no label."""
+    from finetune import CGPredictor, metrics, protocol
+    from finetune.baselines import CostScore, TreesOnStatistics
 
-
-def _rankings(config: DemoConfig, data: GraphSet, true: np.ndarray, stats: np.ndarray, encoder: _Remembering,
-              tell: Progress, seconds: dict[str, float]) -> tuple[list[Score], list[int], _Draw]:
-    """Every method on every draw; baselines without labels are scored on the first draw's unseen networks of each draw."""
-    from sklearn.ensemble import ExtraTreesRegressor
-
-    from finetune import CGPredictor, metrics
-
-    digests = np.array([g.digest for g in data])
-    cheap = {"parameters": np.array([g.params for g in data], float), "MACs": np.array([g.macs for g in data], float)}
+    distinct = list({g.digest: g for g in data}.values())  # isomorphic networks are scored once
+    number = {g.digest: i for i, g in enumerate(distinct)}
+    which = np.array([number[g.digest] for g in data])
     scores: list[Score] = []
     unseen_counts: list[int] = []
     first: _Draw | None = None
     for d in range(config.draws):
-        tell("rankings", d, config.draws)
-        labelled = np.random.default_rng((config.seed, d)).choice(len(data), config.n_labels, replace=False)
-        unseen = np.flatnonzero(~np.isin(digests, digests[labelled]))
+        labelled, unseen = protocol.draw(data, config.n_labels, 1000 + config.seed + d)
         unseen_counts.append(len(unseen))
-
-        def add(method: str, predicted: np.ndarray, fit_s: float, predict_s: float, d: int = d,
-                unseen: np.ndarray = unseen) -> None:
-            scores.append(Score(method, d, float(metrics.spearman(true[unseen], predicted[unseen])),
-                                float(metrics.kendall(true[unseen], predicted[unseen])), fit_s, predict_s))
-
-        with _timed(f"ranking, draw {d}", seconds):
+        methods: dict[str, Any] = {
+            METHOD: CGPredictor(encoder, sources=list(config.sources), random_state=config.seed + d),
+            "trees on statistics": TreesOnStatistics(random_state=config.seed + d),
+            "parameters": CostScore("params"), "MACs": CostScore("macs")}
+        for m, (name, model) in enumerate(methods.items()):
             start = time.perf_counter()
-            model = CGPredictor(encoder, sources=list(config.sources), random_state=config.seed + d)
             model.fit([data.graphs[i] for i in labelled], true[labelled])
             fitted = time.perf_counter()
-            predicted = np.asarray(model.predict(data.graphs), np.float64)
-            add(METHOD, predicted, fitted - start, time.perf_counter() - fitted)
-        if first is None:
-            first = _Draw(labelled, predicted)
-        start = time.perf_counter()
-        trees = ExtraTreesRegressor(300, random_state=config.seed + d).fit(stats[labelled], true[labelled])
-        fitted = time.perf_counter()
-        add("trees on statistics", trees.predict(stats), fitted - start, time.perf_counter() - fitted)
-        for name, column in cheap.items():
-            add(name, column, 0.0, 0.0)
-    tell("rankings", config.draws, config.draws)
+            predicted = np.asarray(model.predict(distinct), np.float64)[which]
+            end = time.perf_counter()
+            scores.append(Score(name, d, metrics.spearman(true[unseen], predicted[unseen]),
+                                metrics.kendall(true[unseen], predicted[unseen]), fitted - start, end - fitted))
+            seconds["rankings"] = seconds.get("rankings", 0.0) + end - start
+            tell("rankings", d * len(methods) + m + 1, config.draws * len(methods))
+            if first is None:
+                first = _Draw(labelled, predicted)
     assert first is not None
     return scores, unseen_counts, first
 

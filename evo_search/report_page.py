@@ -174,7 +174,8 @@ of networks, the prior knowledge comes from labels of {escape(' and '.join(confi
 <th>predict, s</th></tr>{table}</table></div>
 <figure><div id="fig-scores"></div><figcaption>One dot is one draw of {config['n_labels']} labels among {data.networks:,} valid
 networks (seed {config['seed']}); {spread}. Tested on all {unseen:,} networks whose graph is not among the labelled
-ones. Parameters and MACs need no labels.</figcaption></figure>
+ones. Parameters and MACs need no labels. Isomorphic networks are scored once, embeddings are computed beforehand: the
+seconds are without them.</figcaption></figure>
 <h2>Predicted and true</h2>
 <figure><div id="fig-scatter"></div><figcaption>First draw; {n_points:,} networks drawn at random of {data.networks:,} (the
 numbers above use all). The lowest 2 % of accuracies lie outside the frame. Scores have no unit: their order

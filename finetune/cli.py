@@ -1,4 +1,4 @@
-"""Commands of this package: ``cg finetune``, ``cg predict``, ``cg evaluate``. Bodies import what they need."""
+"""Commands of this package: ``cg finetune``, ``cg predict``. Bodies import what they need, when they run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ def register(app: typer.Typer) -> None:
 
     add("finetune", finetune, "cg finetune --graphs g.parquet --labels labels.csv -o predictor")
     add("predict", predict, "cg predict --predictor predictor --graphs g.parquet -o scores.csv")
-    add("evaluate", evaluate, "cg evaluate --target nasbench201 --draws 5 -o results.json")
 
 
 def finetune(
@@ -91,58 +90,6 @@ def predict(
     terminal.table(f"the best {len(best)} of {len(rows):,}", ("rank", *names), [(i, *r) for i, r in enumerate(best, 1)], 2)
     if out is not None:
         terminal.note(f"wrote {out}")
-
-
-def evaluate(
-    target: Annotated[str, typer.Option("--target", help="Benchmark to rank: nasbench101, nasbench201, nasbench301.")],
-    draws: Annotated[int, typer.Option("--draws", min=1, help="Independent draws of the labels.")] = 5,
-    labels: Annotated[int | None, typer.Option("--labels", min=2, help="Labels a draw; else 50, 40, 50 by target.")] = None,
-    methods: Annotated[str | None, typer.Option("--methods", help="Rows of the table, joined by commas.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file for every single result.")] = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Run the published protocol: few labels of one benchmark, the other two as sources, rank what is unseen."""
-    from cg import _terminal as terminal
-    from cg._version import __version__
-    from cg.files import write_json
-    from finetune import protocol
-
-    chosen: dict[str, Any] = {} if methods is None else {"methods": [m.strip() for m in methods.split(",") if m.strip()]}
-    with terminal.progress(f"evaluating on {target}") as advance:
-        rows = protocol.evaluate(target, draws=draws, labels=labels, seed=seed, **chosen,
-                                 progress=lambda done, total, what="": advance(done=done, total=total, note=str(what)))
-    result = {"version": __version__, "config": {"target": target, "draws": draws, "labels": labels, "seed": seed},
-              "summary": summarise(rows), "rows": rows}
-    if out is not None:
-        write_json(out, result)
-    if json:
-        terminal.emit(result)
-        return
-    terminal.table(f"{target}: mean ± standard deviation over draws", ("method", "test set", "labels", "draws", "Spearman ρ",
-                   "Kendall τ", "fit s"), [(s["method"], s["target"], s["n_labels"], s["draws"],
-                   f"{s['spearman']:.4f} ± {s['spearman_std']:.4f}", f"{s['kendall']:.4f} ± {s['kendall_std']:.4f}",
-                   f"{s['fit_s']:.1f}") for s in result["summary"]], 2)
-    if out is not None:
-        terminal.note(f"wrote {out}")
-
-
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation (n - 1) over the draws of each method and test set, best Spearman first."""
-    import numpy as np
-
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["method"], row["target"], row["n_labels"]), []).append(row)
-    found = []
-    for (method, target, n_labels), members in groups.items():
-        line: dict[str, Any] = {"method": method, "target": target, "n_labels": n_labels, "draws": len(members)}
-        for name in ("spearman", "kendall", "fit_s", "predict_s"):
-            values = np.array([m[name] for m in members], float)
-            line[name] = float(values.mean())
-            line[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        found.append(line)
-    return sorted(found, key=lambda s: (str(s["target"]), -s["spearman"]))
 
 
 def parse_sources(text: str | None) -> Any:

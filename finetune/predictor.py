@@ -25,8 +25,14 @@ from finetune.sources import SHARED, resolve
 from finetune.targets import LabelScale, check_labels, normal_scores
 
 # Columns that hold log(1 + n) and have a natural scale to go back to.
-_LOGARITHMIC = np.isin(GROUPS, ("path", "kind", "count", "back", "front", "pair")) & np.array(
+_LOGARITHMIC = np.isin(GROUPS, ("path", "kind", "count", "back", "front", "pair", "hop")) & np.array(
     ["_share" not in name for name in STATISTICS])
+# How much a group of statistics counts in a distance. Chosen once for all families on development draws (docs/protocol.md).
+GROUP_WEIGHTS = {"path": 2.0, "rf": 4.0, "pair": 2.0, "hop": 2.0, "signal": 3.0, "back": 2.0, "kind.back": 1.5,
+                 "kind.longest": 0.7, "front": 0.7, "kind.nodes_share": 0.5, "count": 0.5, "shape": 0.5, "stage": 0.5,
+                 "total": 0.5}
+_COLUMN_WEIGHTS = np.sqrt([GROUP_WEIGHTS.get(".".join(name.split(".")[:2]), GROUP_WEIGHTS.get(group, 1.0))
+                           for name, group in zip(STATISTICS, GROUPS, strict=True)])
 EVIDENCE_TEMPERATURE = 8.0
 _FORMAT = 1
 
@@ -58,7 +64,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.sources_ = resolve(self.sources, graphs)
         self.encoder_ = _load(self.encoder)
         raw = self._inputs(graphs)
-        self.standard_ = {k: Standardizer(v) for k, v in raw.items()}
+        self.standard_ = {k: Standardizer(v, _COLUMN_WEIGHTS if k in ("log", "natural") else None) for k, v in raw.items()}
         inputs = self._views({k: self.standard_[k](v) for k, v in raw.items()})
         self.members_, evidence = {}, {}
         for name, x in inputs.items():

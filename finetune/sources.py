@@ -21,7 +21,7 @@ from finetune.targets import check_labels, normal_scores
 
 FOLDER = Path(__file__).parent / "sources"
 # Statistics that mean the same in any family; counts per stage and pairs of operators do not carry over (see docs).
-SHARED = ~np.isin(GROUPS, ("count", "back", "front", "pair"))
+SHARED = ~np.isin(GROUPS, ("count", "back", "front", "pair", "hop"))
 
 
 def list_sources() -> list[str]:

@@ -173,7 +173,7 @@ def test_second_run_reuses_and_agrees(small: tuple[ReportData, DemoConfig, Path]
     first, config, folder = small
     cache = Cache(folder)
     second = compute(config, cache)
-    assert set(second.reused) == {"graphs-nasbench201-150", "statistics-nasbench201-150", "embeddings-nasbench201-150"}
+    assert set(second.reused) == {"graphs-nasbench201-150", "embeddings-nasbench201-150"}
     assert first.reused == ()
     assert second.points == first.points
     assert second.curves == first.curves
