@@ -8,15 +8,19 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def slow_tests() -> list[str]:
     """Node ids of all tests marked slow, in the order of collection. Exits with pytest's message if collection fails."""
-    command = [sys.executable, "-m", "pytest", "-m", "slow", "--collect-only", "-q", "-p", "no:xdist"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    if found.returncode:
+    command = [sys.executable, "-m", "pytest", "-m", "slow", "--collect-only", "-p", "no:xdist", "-o", "addopts=-q"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    tests = [line for line in found.stdout.splitlines() if "::" in line]
+    if found.returncode or not tests:
         sys.exit(found.stdout + found.stderr)
-    return [line for line in found.stdout.splitlines() if "::" in line]
+    return tests
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ rows come from every file ``benchmarks/results/NAME*.csv`` or ``NAME*.json`` (a 
 
 ``ranking``   target, method, n_labels, draw, spearman, kendall       (what ``cg evaluate -o`` writes)
 ``search``    space, strategy, seed, queries, best_value; optional metric, optimum (best possible), test_value
-``speed``     what, value, unit; optional goal, hardware
+``speed``     what, value, unit; optional goal, hardware         (rows of one ``what`` are averaged)
 ``encoders``  no file: read from the config.json of the shipped encoders
 """
 
@@ -74,9 +74,9 @@ def search(results: Path) -> str:
 
 def speed(results: Path) -> str:
     """Measured rates beside what was aimed at."""
-    return _table(("what", "measured", "goal", "hardware"),
-                  [(r["what"], f"{_number(r['value'])} {r['unit']}", r.get("goal") or "–", r.get("hardware") or "–")
-                   for r in rows(results, "speed")])
+    lines = [(what, f"{_number(_floats(group, 'value').mean())} {unit}", group[0].get("goal") or "–",
+              group[0].get("hardware") or "–") for (what, unit), group in _groups(rows(results, "speed"), "what", "unit")]
+    return _table(("what", "measured", "goal", "hardware"), lines)
 
 
 def encoders(_: Path) -> str:
@@ -86,8 +86,8 @@ def encoders(_: Path) -> str:
         record = json.loads(path.read_text(encoding="utf-8"))
         made = record["provenance"]
         lines.append((f"`{path.parent.name}`", record["config"]["name"], ", ".join(made.get("families", ["?"])),
-                      f"{made.get('graphs', 0):,}", record["config"]["steps"], f"{made.get('graphs_per_second', 0):,.0f}"))
-    return _table(("name", "configuration", "pre-trained on", "graphs", "steps", "graphs/s"), lines)
+                      f"{made.get('graphs', 0):,}", record["config"]["steps"]))
+    return _table(("name", "configuration", "pre-trained on", "graphs", "steps"), lines)
 
 
 TABLES: dict[str, Callable[[Path], str]] = {"ranking": ranking, "search": search, "speed": speed, "encoders": encoders}

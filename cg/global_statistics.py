@@ -16,8 +16,8 @@ how often the resolution has been halved since the input (0 to 5):
 ``back.*``       expected visits per kind and stage of a walk from the output, each step to a random producer
 ``front.*``      the same from the input, each step to a random consumer
 ``pair.*``       edges between kinds, log(1 + n), operators that only move data contracted
-``hop.*``        ``hop.a.b``: how much computing operators of kind a read from kind b, seen through norms, activations, merges and
-                 moves (each merge splits evenly), log(1 + sum)
+``hop.*``        ``hop.a.b``: how much computing operators of kind a read from kind b, seen through norms, activations, merges
+                 and moves (each merge splits evenly), log(1 + sum)
 """
 
 from __future__ import annotations

@@ -81,8 +81,9 @@ class GraphSet(Sequence[Graph]):
         return self.take(np.arange(len(self))[index])
 
     def take(self, rows: Any) -> GraphSet:
-        """The subset of the given row numbers, in their order."""
+        """The subset of the given row numbers, in their order, or of a mask ``bool [B]``."""
         rows = np.asarray(rows)
+        rows = np.arange(len(self))[rows if rows.size else rows.astype(np.int64)]
         return GraphSet([self.graphs[i] for i in rows], [self.ids[i] for i in rows],
                         {k: v[rows] for k, v in self.labels.items()}, self.provenance)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from cg.errors import CGError
 from evo_search._cache import Cache, code_hash
+from evo_search._guide import Guide
 from evo_search.report import Curve, Points, ReportData, Score
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _networks(config: DemoConfig, cache: Cache, tell: Progress, seconds: dict[st
 
     table = tables.load(config.target)
     wanted = table.n if config.networks is None else config.networks
-    key = (code_hash("cg", "evo_search"), table.n, wanted, config.seed)
+    key = (code_hash("cg", "evo_search.spaces"), table.n, wanted, config.seed)
 
     def make() -> GraphSet:
         return export(config.target, wanted, config.seed, labels=True, progress=lambda d, t: tell("graphs", d, t))
@@ -214,7 +215,7 @@ def _searches(config: DemoConfig, encoder: _Remembering, tell: Progress,
                 if strategy == "random search":
                     found = random_search(space, oracle, config.budget, seed, progress=step)
                 else:
-                    guide = CGPredictor(encoder, sources=list(config.sources), random_state=seed)
+                    guide = Guide(CGPredictor(encoder, sources=list(config.sources), random_state=seed))
                     found = evolve(space, oracle, guide, budget=config.budget, seed=seed, progress=step)
                 assert found.best_encoded is not None
                 assert found.best_value is not None

@@ -111,12 +111,12 @@ class ReportData:
             rows.append(row)
         return sorted(rows, key=lambda r: -float(r["spearman"]))
 
-    def band(self, strategy: str) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation (n - 1) over seeds of the best value after each query, ``[queries]`` each."""
+    def band(self, strategy: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, worst and best over seeds of the best value after each query, ``[queries]`` each."""
         curves = [c.values for c in self.curves if c.strategy == strategy]
         n = min(map(len, curves))
         values = np.array([c[:n] for c in curves])
-        return values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(n)
+        return values.mean(0), values.min(0), values.max(0)
 
     def searches(self) -> list[dict[str, Any]]:
         """One row a strategy: best value over seeds, and how many seeds found the best network of all."""

@@ -53,9 +53,9 @@ def search_figure(data: ReportData) -> dict[str, Any]:
     """Best value so far against the number of queries."""
     traces: list[dict[str, Any]] = []
     for strategy, colour in zip(dict.fromkeys(c.strategy for c in data.curves), (_INK, _GREY, _GREEN), strict=False):
-        mean, std = data.band(strategy)
+        mean, worst, best = data.band(strategy)
         x = list(range(1, len(mean) + 1))
-        traces.append({"type": "scatter", "x": x + x[::-1], "y": [*(mean + std), *(mean - std)[::-1]], "fill": "toself",
+        traces.append({"type": "scatter", "x": x + x[::-1], "y": [*best, *worst[::-1]], "fill": "toself",
                        "mode": "lines", "fillcolor": f"{colour}33", "line": {"width": 0}, "hoverinfo": "skip",
                        "showlegend": False})
         traces.append({"type": "scatter", "mode": "lines", "name": strategy, "x": x, "y": list(mean),
@@ -178,10 +178,10 @@ ones. Parameters and MACs need no labels. Isomorphic networks are scored once, e
 seconds are without them.</figcaption></figure>
 <h2>Predicted and true</h2>
 <figure><div id="fig-scatter"></div><figcaption>First draw; {n_points:,} networks drawn at random of {data.networks:,} (the
-numbers above use all). The lowest 2 % of accuracies lie outside the frame. Scores have no unit: their order
-counts.</figcaption></figure>
+numbers above use all). The lowest 2 % of accuracies lie outside the frame. The score is on the scale of the
+labels, but its order is what counts.</figcaption></figure>
 <h2>Search</h2>
-<figure><div id="fig-search"></div><figcaption>Mean of {guided['seeds']} seeds, band: ± one standard deviation. Every
+<figure><div id="fig-search"></div><figcaption>Mean of {guided['seeds']} seeds, band: worst to best seed. Every
 network asked about counts once; dotted: the best of the table, {data.best_possible:.3f}.</figcaption></figure>
 <div class="wide"><table><tr><th>strategy</th><th>best after {config['budget']}</th><th>worst seed</th><th>best seed</th>
 <th>optimum found</th></tr>{found}</table></div>

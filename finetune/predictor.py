@@ -1,7 +1,7 @@
 """``CGPredictor``: the one front door. A scikit-learn regressor from graphs and a few labels to scores, with uncertainty.
 
-Four Gaussian processes look at a network in different ways (its statistics on a logarithmic and on a natural scale, the
-statistics with what the source families say, the learned embedding); leave-one-out evidence on the user's labels decides how
+Four Gaussian processes look at a network: at its statistics on a logarithmic and on a natural scale, each once alone and once
+together with what the best source family says and with the learned embedding. Leave-one-out evidence on the user's labels decides how
 much each one counts, so that a source or an encoder that does not help is faded out.
 """
 
@@ -21,6 +21,7 @@ from cg.global_statistics import GROUPS, STATISTICS, statistics
 from cg.graph import Graph
 from cg.graphset import GraphSet
 from finetune.gp import GaussianProcess, Standardizer
+from finetune.metrics import spearman
 from finetune.sources import SHARED, resolve
 from finetune.targets import LabelScale, check_labels, normal_scores
 
@@ -34,6 +35,7 @@ GROUP_WEIGHTS = {"path": 2.0, "rf": 4.0, "pair": 2.0, "hop": 2.0, "signal": 3.0,
 _COLUMN_WEIGHTS = np.sqrt([GROUP_WEIGHTS.get(".".join(name.split(".")[:2]), GROUP_WEIGHTS.get(group, 1.0))
                            for name, group in zip(STATISTICS, GROUPS, strict=True)])
 EVIDENCE_TEMPERATURE = 8.0
+PRIOR_SHARE, EMBEDDING_SHARE = 0.25, 1 / 6
 _FORMAT = 1
 
 
@@ -65,10 +67,11 @@ class CGPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.encoder_ = _load(self.encoder)
         raw = self._inputs(graphs)
         self.standard_ = {k: Standardizer(v, _COLUMN_WEIGHTS if k in ("log", "natural") else None) for k, v in raw.items()}
-        inputs = self._views({k: self.standard_[k](v) for k, v in raw.items()})
+        self.prior_share_ = self._judge_sources(raw.get("prior"), z)
+        inputs = self._views(raw)
         self.members_, evidence = {}, {}
         for name, x in inputs.items():
-            self.members_[name] = GaussianProcess(self.random_state).fit(x, z)
+            self.members_[name] = GaussianProcess().fit(x, z)
             evidence[name] = self.members_[name].leave_one_out()[1]
         best = max(evidence.values())
         weight = {k: np.exp((v - best) * len(z) / EVIDENCE_TEMPERATURE) for k, v in evidence.items()}
@@ -92,8 +95,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         graphs = _graphs(graphs)
         if not graphs:
             return np.zeros(0), np.zeros(0)
-        raw = self._inputs(graphs)
-        inputs = self._views({k: self.standard_[k](v) for k, v in raw.items()})
+        inputs = self._views(self._inputs(graphs))
         mean, second = np.zeros(len(graphs)), np.zeros(len(graphs))
         for name, x in inputs.items():
             m, s = self.members_[name].predict(x)
@@ -126,16 +128,32 @@ class CGPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             blocks["embedding"] = self.encoder_.embed(graphs).astype(np.float64)
         return blocks
 
-    @staticmethod
-    def _views(blocks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Standardised blocks to the inputs of the members; a block that joins the statistics gets a sixth of their weight."""
-        log = blocks["log"]
-        out = {"log": log, "natural": blocks["natural"]}
-        for name in ("prior", "embedding"):
-            if name in blocks and blocks[name].shape[1]:
-                extra = blocks[name]
-                out[name] = np.hstack([log, extra * np.sqrt(log.shape[1] / extra.shape[1] / 6.0)])
+    def _views(self, raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Unscaled blocks to the standardised inputs of the members.
+
+        What joins the statistics counts as a fixed share of their squared distance: the prior of the best source
+        ``PRIOR_SHARE`` times its squared correlation with the labels, the embedding ``EMBEDDING_SHARE``.
+        """
+        block = {k: self.standard_[k](v) for k, v in raw.items()}
+        out = {"log": block["log"], "natural": block["natural"]}
+        extra = []
+        if self.prior_share_.any():
+            extra.append(block["prior"] * np.sqrt(self.prior_share_[self.standard_["prior"].used]))
+        if "embedding" in block and block["embedding"].shape[1]:
+            extra.append(block["embedding"] * np.sqrt(EMBEDDING_SHARE / block["embedding"].shape[1]))
+        if extra:
+            for name in ("log", "natural"):
+                out[f"{name}+"] = np.hstack([block[name], *(e * np.sqrt(block[name].shape[1]) for e in extra)])
         return out
+
+    def _judge_sources(self, priors: np.ndarray | None, z: np.ndarray) -> np.ndarray:
+        """Share of every source ``[S]``: zero but for the one whose prior orders the labelled networks best."""
+        if priors is None:
+            return np.zeros(0)
+        agreement = np.array([max(spearman(z, p), 0.0) for p in priors.T])
+        share = np.zeros(len(agreement))
+        share[agreement.argmax()] = PRIOR_SHARE * agreement.max() ** 2
+        return share
 
     def save(self, path: str | Path) -> Path:
         """Write a folder with the labelled graphs, the sources and the encoder; ``load`` fits again, in a second or so."""

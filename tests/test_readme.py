@@ -132,5 +132,6 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_statistics_page_is_current() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "docs" / "make_statistics.py"), "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, "docs/statistics.md is not current: run python docs/make_statistics.py"
+    command = [sys.executable, str(ROOT / "docs" / "make_statistics.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"run python docs/make_statistics.py: {done.stdout}{done.stderr}"
