@@ -1,10 +1,10 @@
 """Pre-train every shipped encoder: two configurations x (all three benchmarks, or all but one).
 
     python benchmarks/pretrain_encoders.py                     # everything, into contrastive/encoders/
-    python benchmarks/pretrain_encoders.py --config paper --without nasbench201 --seconds 300
+    python benchmarks/pretrain_encoders.py --config paper --without nasbench201
 
-An encoder called ``<config>-without-<family>`` has never seen a graph of that family. Only graphs are used, no labels. Interrupt
-and run again: each encoder resumes. Speed, seed and data hash end up in the encoder's config.json.
+An encoder called ``<config>-without-<family>`` has never seen a graph of that family. Only graphs are used, no labels.
+Interrupt and run again: each encoder resumes. Speed, seed and data hash end up in the encoder's config.json.
 """
 
 from __future__ import annotations

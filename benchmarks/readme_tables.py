@@ -7,9 +7,9 @@ A table stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``,
 rows come from every file ``benchmarks/results/NAME*.csv`` or ``NAME*.json`` (a list of objects, or an object with the list
 ``rows``), one row a measurement:
 
-``ranking``   target, method, n_labels, draw, spearman, kendall       (what ``cg evaluate -o`` writes)
+``few_shot``  target, method, n_labels, draw, spearman, kendall       (what ``cg evaluate -o`` writes, too)
 ``search``    space, strategy, seed, queries, best_value; optional metric, optimum (best possible), test_value
-``speed``     what, value, unit; optional goal, hardware         (rows of one ``what`` are averaged)
+``speed``     the ``parts`` of ``benchmarks/speed.py`` instead of rows
 ``encoders``  no file: read from the config.json of the shipped encoders
 """
 
@@ -48,10 +48,10 @@ def rows(results: Path, name: str) -> list[Row]:
     return found
 
 
-def ranking(results: Path) -> str:
+def few_shot(results: Path) -> str:
     """Mean and standard deviation over the label draws, best method first."""
     lines = []
-    for (target, labels, method), group in _groups(rows(results, "ranking"), "target", "n_labels", "method"):
+    for (target, labels, method), group in _groups(rows(results, "few_shot"), "target", "n_labels", "method"):
         rho, tau = _floats(group, "spearman"), _floats(group, "kendall")
         lines.append((str(target), int(labels), -rho.mean(),
                       (target, labels, method, _spread(rho), _spread(tau), str(len(rho)))))
@@ -73,10 +73,28 @@ def search(results: Path) -> str:
 
 
 def speed(results: Path) -> str:
-    """Measured rates beside what was aimed at."""
-    lines = [(what, f"{_number(_floats(group, 'value').mean())} {unit}", group[0].get("goal") or "–",
-              group[0].get("hardware") or "–") for (what, unit), group in _groups(rows(results, "speed"), "what", "unit")]
-    return _table(("what", "measured", "goal", "hardware"), lines)
+    """What ``benchmarks/speed.py`` measured, beside its peers and what was aimed at."""
+    parts: dict[str, Any] = {}
+    for path in sorted(results.glob("speed*.json")):
+        parts |= json.loads(path.read_text(encoding="utf-8"))["parts"]
+    lines: list[tuple[str, str, str, str]] = []
+    for name, r in parts.get("build", {}).items():
+        lines.append((f"genome → graph, features, spectrum; one core; {name}", f"{_number(r['graphs_per_s'])} graphs/s",
+                      f"tracing the module {_number(r['traced_per_s'])}/s", "–" if name == "nasbench301" else "≥ 1,000"))
+    for name, r in parts.get("spectrum", {}).items():
+        lines.append((f"spectrum; one core; {name}", f"{_number(r['per_s'])} graphs/s",
+                      f"dense solver {_number(r['dense_per_s'])}/s", "–"))
+    for name, r in parts.get("predict", {}).items():
+        lines.append((f"`CGPredictor.predict`; 2 threads; {name}", f"{_number(r['graphs_per_s'])} graphs/s",
+                      f"fit {_number(r['fit_s'])} s", "≥ 2,000"))
+    for name, r in parts.get("pretrain", {}).items():
+        lines.append((f"pre-training; 2 threads; {name}", f"{_number(r['graphs_per_s'])} graphs/s", "–",
+                      "≥ 300" if name.startswith("paper") else "≥ 800"))
+    for name, value in parts.get("memory", {}).items():
+        lines.append((f"60,000 graphs, {name.split(':')[0]} configuration, peak memory", f"{_number(value)} GB", "–", "≤ 6"))
+    if "import" in parts:
+        lines.append(("`import cg`", f"{_number(parts['import']['import_cg_s'])} s", "–", "≤ 0.3"))
+    return _table(("what", "measured", "beside it", "aimed at"), lines)
 
 
 def encoders(_: Path) -> str:
@@ -90,7 +108,7 @@ def encoders(_: Path) -> str:
     return _table(("name", "configuration", "pre-trained on", "graphs", "steps"), lines)
 
 
-TABLES: dict[str, Callable[[Path], str]] = {"ranking": ranking, "search": search, "speed": speed, "encoders": encoders}
+TABLES: dict[str, Callable[[Path], str]] = {"few_shot": few_shot, "search": search, "speed": speed, "encoders": encoders}
 
 
 def render(text: str, results: Path) -> str:

@@ -34,7 +34,7 @@ class EvolveConfig:
         random_rate: share of the pool that is sampled at random instead of bred.
         explore_rate: share of each batch that is sampled at random and not chosen by the predictor.
         kappa: weight of the predictor's standard deviation in the score (upper confidence bound); acts where
-            ``predict`` takes ``return_std``.
+            the predictor has ``predict_normal`` (then of normal scores) or its ``predict`` takes ``return_std``.
         refit: fit again on everything known before each generation; else once, on the initial networks.
         maximize: whether larger values are better.
     """

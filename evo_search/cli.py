@@ -110,10 +110,9 @@ def search(
     settings = EvolveConfig.paper(space) if config == "paper" else EvolveConfig()
     guide: Any = None
     if predictor is not None:
-        from evo_search._guide import Guide
         from finetune import CGPredictor
 
-        guide = Guide(CGPredictor.load(predictor))
+        guide = CGPredictor.load(predictor)
     log = History(history)
     try:
         if len(log):

@@ -19,7 +19,6 @@ import numpy as np
 
 from cg.errors import CGError
 from evo_search._cache import Cache, code_hash
-from evo_search._guide import Guide
 from evo_search.report import Curve, Points, ReportData, Score
 
 if TYPE_CHECKING:
@@ -215,7 +214,7 @@ def _searches(config: DemoConfig, encoder: _Remembering, tell: Progress,
                 if strategy == "random search":
                     found = random_search(space, oracle, config.budget, seed, progress=step)
                 else:
-                    guide = Guide(CGPredictor(encoder, sources=list(config.sources), random_state=seed))
+                    guide = CGPredictor(encoder, sources=list(config.sources), random_state=seed)
                     found = evolve(space, oracle, guide, budget=config.budget, seed=seed, progress=step)
                 assert found.best_encoded is not None
                 assert found.best_value is not None

@@ -13,7 +13,7 @@ from cg.graph import Graph
 from finetune.targets import check_labels, normal_scores
 
 
-class RandomScore(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class RandomScore(RegressorMixin, BaseEstimator):
     """Uniform random scores; the floor."""
 
     def __init__(self, random_state: int = 0) -> None:
@@ -28,7 +28,7 @@ class RandomScore(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.random.default_rng(self.random_state).random(len(graphs))
 
 
-class CostScore(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class CostScore(RegressorMixin, BaseEstimator):
     """A cost as the score: ``"params"``, ``"macs"`` or ``"activation_bytes"``; more is taken to be better."""
 
     def __init__(self, cost: str = "params") -> None:
@@ -43,7 +43,7 @@ class CostScore(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.array([float(getattr(g, self.cost)) for g in graphs])
 
 
-class TreesOnStatistics(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class TreesOnStatistics(RegressorMixin, BaseEstimator):
     """Extremely randomised trees on ``cg.statistics``, with normal scores as targets; sees the target's labels only."""
 
     def __init__(self, n_estimators: int = 300, random_state: int = 0) -> None:

@@ -26,7 +26,7 @@ class Standardizer:
 
 
 class GaussianProcess:
-    """Matern 3/2 kernel with one length scale; length scale and noise by marginal likelihood on a grid, signal variance in closed form.
+    """Matern 3/2 kernel with one length scale: that and the noise by marginal likelihood on a grid, signal variance exactly.
 
     A grid of one eigendecomposition per length scale finds the global optimum in milliseconds; a gradient search from one start
     (scikit-learn) took a third of a second and stopped in worse places, see ``docs/adr/0004-gaussian-processes.md``.

@@ -1,8 +1,8 @@
 """``CGPredictor``: the one front door. A scikit-learn regressor from graphs and a few labels to scores, with uncertainty.
 
-Four Gaussian processes look at a network: at its statistics on a logarithmic and on a natural scale, each once alone and once
-together with what the best source family says and with the learned embedding. Leave-one-out evidence on the user's labels decides how
-much each one counts, so that a source or an encoder that does not help is faded out.
+Four Gaussian processes look at a network: at its statistics on a logarithmic and on a natural scale, each once alone and
+once together with what the best source family says and with the learned embedding. Leave-one-out evidence on the user's labels
+decides how much each one counts, so that a source or an encoder that does not help is faded out.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PRIOR_SHARE, EMBEDDING_SHARE = 0.25, 1 / 6
 _FORMAT = 1
 
 
-class CGPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class CGPredictor(RegressorMixin, BaseEstimator):
     """Ranks networks of any family from a few labels.
 
     Args:
@@ -112,8 +112,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         seen = {g.digest for g in self.graphs_}
         twice = [i for i, g in enumerate(graphs) if g.digest in seen]
         if twice:
-            raise LeakageError(f"{len(twice)} of {len(graphs)} test graphs are among the labelled ones (first: number {twice[0]}"
-                               f", {graphs[twice[0]].name!r}); leave them out of the test")
+            raise LeakageError(f"{len(twice)} of {len(graphs)} test graphs are among the labelled ones (first: number "
+                               f"{twice[0]}, {graphs[twice[0]].name!r}); leave them out of the test")
 
     def _inputs(self, graphs: Sequence[Graph]) -> dict[str, np.ndarray]:
         """Unscaled input blocks, each ``[B, ...]``."""

@@ -1,6 +1,6 @@
-"""The papers' way to transfer: an encoder with a regression head, trained on source labels, then fine-tuned on a few target labels.
+"""The paper's way to transfer: an encoder with a head, trained on source labels, then fine-tuned on a few target labels.
 
-With a contrastively pre-trained encoder this is CL-fine-tune of arXiv 2302.10835 (Table 1), with a fresh k-GNN its GNN-fine-tune.
+With a contrastively pre-trained encoder this is CL-fine-tune of arXiv 2302.10835 (Table 1), with a fresh k-GNN GNN-fine-tune.
 """
 
 from __future__ import annotations
@@ -26,7 +26,21 @@ from finetune.targets import LabelScale, check_labels, normal_scores
 Progress = Callable[[int, int], None]
 
 
-class TransferNet(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class _Regressor(nn.Module):
+    """Encoder and head; graph views to scores ``[B]``."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        m = encoder.config.embedding
+        self.encoder = encoder
+        self.head = nn.Sequential(nn.Linear(m, m), nn.ReLU(), nn.Linear(m, 1))
+
+    def forward(self, items: Sequence[GraphView]) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.encoder.encode_views(items))[:, 0]
+        return out
+
+
+class TransferNet(RegressorMixin, BaseEstimator):
     """Encoder plus a two-layer head.
 
     Args:
@@ -57,8 +71,7 @@ class TransferNet(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             net: Encoder = Encoder(self.encoder)
         else:
             net = self.encoder if isinstance(self.encoder, Encoder) else load_encoder(self.encoder)
-        m = net.config.embedding
-        self.source_net_ = nn.Sequential(copy.deepcopy(net), nn.Linear(m, m), nn.ReLU(), nn.Linear(m, 1))
+        self.source_net_ = _Regressor(copy.deepcopy(net))
         sources = resolve(self.sources, target)
         if sources and self.source_epochs:
             items = [v for s in sources for v in views(s.graphs.graphs, net.config)]
@@ -74,14 +87,15 @@ class TransferNet(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self.fit_sources(graphs)
         self.scale_ = LabelScale(labels)
         self.net_ = copy.deepcopy(self.source_net_)
-        self._train(self.net_, views(graphs, self.net_[0].config), normal_scores(labels), self.epochs, self.learning_rate / 10,
-                    self.learning_rate, self.random_state + 1)
+        items = views(graphs, self.net_.encoder.config)
+        self._train(self.net_, items, normal_scores(labels), self.epochs, self.learning_rate / 10, self.learning_rate,
+                    self.random_state + 1)
         return self
 
-    def _train(self, net: nn.Sequential, items: Sequence[GraphView], z: np.ndarray, epochs: int, encoder_rate: float,
+    def _train(self, net: _Regressor, items: Sequence[GraphView], z: np.ndarray, epochs: int, encoder_rate: float,
                head_rate: float, seed: int, progress: Progress | None = None) -> None:
-        optimizer = torch.optim.AdamW([{"params": net[0].parameters(), "lr": encoder_rate},
-                                       {"params": net[1:].parameters(), "lr": head_rate}], weight_decay=1e-3)
+        optimizer = torch.optim.AdamW([{"params": net.encoder.parameters(), "lr": encoder_rate},
+                                       {"params": net.head.parameters(), "lr": head_rate}], weight_decay=1e-3)
         rng = np.random.default_rng(seed)
         batches = -(-len(items) // self.batch_graphs)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [encoder_rate, head_rate], max(epochs * batches, 2),
@@ -91,7 +105,7 @@ class TransferNet(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             order = rng.permutation(len(items))
             for i in range(batches):
                 rows = order[i * self.batch_graphs:(i + 1) * self.batch_graphs]
-                out = net[1:](net[0].encode_views([items[r] for r in rows]))[:, 0]
+                out = net([items[r] for r in rows])
                 loss = nn.functional.mse_loss(out, torch.from_numpy(z[rows]).float())
                 optimizer.zero_grad()
                 loss.backward()
@@ -105,11 +119,10 @@ class TransferNet(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     @torch.inference_mode()
     def predict_normal(self, graphs: Sequence[Graph]) -> np.ndarray:
         """Scores ``[B]`` on the scale of normal scores; without ``fit``, those of the source stage (zero-shot)."""
-        net = getattr(self, "net_", getattr(self, "source_net_", None))
+        net: _Regressor | None = getattr(self, "net_", getattr(self, "source_net_", None))
         if net is None:
             raise CGError("this network has not been fitted; call fit(graphs, y) first")
-        items = views(graphs, net[0].config)
-        out: np.ndarray = net[1:](net[0].encode_views(items))[:, 0].numpy()
+        out: np.ndarray = net(views(graphs, net.encoder.config)).numpy()
         return out
 
     def predict(self, graphs: Sequence[Graph]) -> np.ndarray:

@@ -92,7 +92,8 @@ def test_random_graphs_agree_with_the_dense_solver() -> None:
     for case in range(60):
         n, reach = int(rng.integers(2, 160)), int(rng.integers(1, 12))
         edges = {(int(max(0, j - rng.integers(1, reach + 1))), j) for j in range(1, n) for _ in range(rng.integers(0, 4))}
-        g = build(n, sorted(edges))
+        parallel = [e for e in edges if rng.random() < 0.1]
+        g = build(n, sorted([*edges, *parallel]))
         k = int(rng.choice([1, 5, 11, 20]))
         narrow += module._narrow(g.n_nodes, g.src, g.dst, k)
         found = spectrum(g, k)
@@ -130,6 +131,8 @@ def test_parallel_edges_count_once() -> None:
     single = c.build(c.relu(c.relu(y)))
     assert doubled.n_edges == 3
     assert np.array_equal(spectrum(doubled), spectrum(single))
+    long = build(300, sorted([*path(300), *path(300)[::7]]))
+    assert spectrum(long) == pytest.approx(spectrum(build(300, path(300))), abs=1e-10)
 
 
 def test_direction_operators_and_shapes_do_not_matter() -> None:

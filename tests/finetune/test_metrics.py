@@ -1,0 +1,73 @@
+"""Criteria against brute force and closed forms, ties included."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from cg.errors import LabelError
+from finetune import metrics
+from finetune.targets import LabelScale, normal_scores
+
+
+def _tau_b(a: np.ndarray, b: np.ndarray) -> float:
+    pairs = list(itertools.combinations(range(len(a)), 2))
+    s = sum(np.sign(a[i] - a[j]) * np.sign(b[i] - b[j]) for i, j in pairs)
+    return float(s / np.sqrt(sum(a[i] != a[j] for i, j in pairs) * sum(b[i] != b[j] for i, j in pairs)))
+
+
+def _ranks(a: np.ndarray) -> np.ndarray:
+    return np.array([(a < v).sum() + ((a == v).sum() + 1) / 2 for v in a])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_correlations_equal_brute_force_with_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 6, 25).astype(float), rng.integers(0, 6, 25).astype(float)
+    assert metrics.kendall(a, b) == pytest.approx(_tau_b(a, b))
+    assert metrics.spearman(a, b) == pytest.approx(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def test_extremes() -> None:
+    y = np.array([1.0, 2.0, 3.0, 10.0])
+    assert metrics.spearman(y, y**3) == pytest.approx(1.0)
+    assert metrics.kendall(y, -y) == pytest.approx(-1.0)
+    assert metrics.spearman(y, np.ones(4)) == 0.0
+    assert metrics.kendall(y, np.ones(4)) == 0.0
+
+
+def test_top_k_criteria_by_hand() -> None:
+    y = np.array([10.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+    p = np.array([0.0, 9.0, 1.0, 8.0, 7.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert metrics.precision_at_k(y, p, 3) == pytest.approx(1 / 3)  # chosen 1, 3, 4; best 0, 1, 2
+    assert metrics.precision_at_k(y, p, 0.5) == pytest.approx(3 / 5)  # chosen 1, 3, 4, 9, 8; best 0..4
+    assert metrics.best_ranking_at_k(y, p, 1) == pytest.approx(0.2)
+    assert metrics.best_ranking_at_k(y, -p, 1) == pytest.approx(0.1)
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(LabelError, match="score 1"):
+        metrics.spearman([1.0, 2.0], [1.0, float("nan")])
+    with pytest.raises(LabelError, match="shapes"):
+        metrics.spearman([1.0, 2.0], [1.0])
+    with pytest.raises(LabelError, match="at least 2"):
+        metrics.kendall([1.0], [1.0])
+
+
+def test_normal_scores_follow_ranks_and_share_ties() -> None:
+    z = normal_scores(np.array([0.1, 93.0, 94.0, 94.0, 12.0]))
+    assert z[2] == z[3]
+    assert z[0] < z[4] < z[1] < z[2]
+    np.testing.assert_allclose(normal_scores(np.array([1.0, 2.0, 3.0])), [-0.967421566101701, 0.0, 0.967421566101701])
+
+
+def test_label_scale_inverts_on_the_labels_and_stays_monotone_beyond() -> None:
+    y = np.array([10.0, 50.0, 90.0, 91.0, 92.0, 93.0, 93.5, 94.0])
+    scale = LabelScale(y)
+    np.testing.assert_allclose(scale.to_labels(normal_scores(y)), y)
+    line = scale.to_labels(np.linspace(-4, 4, 200))
+    assert (np.diff(line) > 0).all()
+    assert line[-1] > 94.0
+    assert line[0] < 10.0
