@@ -72,8 +72,9 @@ def row(space: str, strategy: str, seed: int, oracle: Oracle, result: SearchResu
     rises = np.flatnonzero(np.diff(curve, prepend=-np.inf) > 0)
     reached = np.flatnonzero(curve >= reach) if reach is not None else np.zeros(0, int)
     return {"space": space, "strategy": strategy, "seed": seed, "queries": result.queries, "best_value": result.best_value,
-            "optimum": getattr(oracle, "best_possible", None), "best": result.best_encoded, "queries_to_reach": int(reached[0]) + 1 if len(reached) else None,
-            "seconds": round(seconds, 1), "best_so_far": {int(i) + 1: round(float(curve[i]), 5) for i in rises}}
+            "optimum": getattr(oracle, "best_possible", None), "best": result.best_encoded,
+            "queries_to_reach": int(reached[0]) + 1 if len(reached) else None, "seconds": round(seconds, 1),
+            "best_so_far": {int(i) + 1: round(float(curve[i]), 5) for i in rises}}
 
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

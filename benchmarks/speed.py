@@ -5,8 +5,8 @@
 
 Parts (what is inside the clock): ``build`` genome -> graph + features + spectrum, one core, fresh networks (peer: tracing
 the torch module); ``spectrum`` (peer: numpy's dense solver); ``predict`` CGPredictor.predict on ready graphs, 2 threads;
-``pretrain`` optimiser steps of both configurations on the three benchmarks, 2 threads, after 2 warm-up steps; ``import`` a fresh
-interpreter's ``import cg``; ``memory`` peak RSS of preparing and training on 60,000 graphs, in a process of its own.
+``pretrain`` optimiser steps of both configurations, 2 threads, after 2 warm-up steps; ``import`` a fresh interpreter's
+``import cg``; ``memory`` peak RSS of preparing and training on 60,000 graphs, in a process of its own.
 """
 
 from __future__ import annotations

@@ -181,6 +181,12 @@ class GraphSet(Sequence[Graph]):
             ids = np.array([TABLE.intern_text(t) for t in flat.dictionary.to_pylist()], np.int32)
             specs = ids[flat.indices.to_numpy(zero_copy_only=False)] if len(flat) else np.zeros(0, np.int32)
             spec_lists += _split(specs, chunk)
+        for field in ("src", "dst", "arg", "outputs"):
+            kind = table.schema.field(field).type
+            if not ((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_integer(kind.value_type)):
+                raise StorageError(f"{path}: column {field!r} holds {kind}, wanted lists of integers")
+            if any(c.null_count or c.flatten().null_count for c in table.column(field).chunks):
+                raise StorageError(f"{path}: column {field!r} has missing values")
         lists = {f: [a for c in table.column(f).chunks for a in _split(c.flatten().to_numpy(zero_copy_only=False), c)]
                  for f in ("src", "dst", "arg", "outputs")}
         text = {f: table.column(f).to_pylist() for f in ("id", "name", "family", "fingerprint")}

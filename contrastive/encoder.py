@@ -89,13 +89,15 @@ class Encoder(nn.Module):
         items = views(graphs, self.config)
         if not items:
             return np.zeros((0, self.config.embedding), np.float32)
+        distinct = {id(v): v for v in items}  # equal graphs share a view: each is computed once
+        row = {key: i for i, key in enumerate(distinct)}
         training = self.training
         self.eval()
         try:
-            out: np.ndarray = self.encode_views(items).numpy()
+            out: np.ndarray = self.encode_views(list(distinct.values())).numpy()
         finally:
             self.train(training)
-        return out
+        return out[[row[id(v)] for v in items]]
 
     def save(self, path: str | Path) -> Path:
         """Write weights (safetensors), configuration and vocabulary version to a folder, atomically."""

@@ -191,6 +191,24 @@ def test_unknown_node_text_is_refused(tmp_path: Path) -> None:
         GraphSet.read(tmp_path / "s.parquet")
 
 
+def test_column_of_another_type_is_refused(tmp_path: Path) -> None:
+    path = small_set().write(tmp_path / "s.parquet")
+    table = pq.read_table(path)
+    for kind in (pa.list_(pa.float64()), pa.list_(pa.string())):
+        column = pa.array([[str(v) for v in row] for row in table.column("src").to_pylist()]).cast(kind)
+        pq.write_table(table.set_column(5, "src", column), path)
+        with pytest.raises(StorageError, match=r"s\.parquet: column 'src' holds list<.*, wanted lists of integers"):
+            GraphSet.read(path)
+
+
+@pytest.mark.parametrize("missing", [None, [0, None, 1]])
+def test_missing_values_are_refused(tmp_path: Path, missing: list | None) -> None:
+    src = [g.src.tolist() for g in small_set()]
+    path = rewritten(small_set().write(tmp_path / "s.parquet"), src=[missing, *src[1:]])
+    with pytest.raises(StorageError, match=r"s\.parquet: column 'src' has missing values"):
+        GraphSet.read(path)
+
+
 def test_what_is_no_graph_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"no such file: .*none\.parquet"):
         GraphSet.read(tmp_path / "none.parquet")

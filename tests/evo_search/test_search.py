@@ -219,6 +219,23 @@ def test_kappa_weighs_the_standard_deviation() -> None:
     assert p.asked_std == 0
 
 
+def test_normal_scores_are_asked_for_where_a_predictor_has_them() -> None:
+    class Normal:
+        def fit(self, graphs: Any, y: Any) -> None: ...
+
+        def predict(self, graphs: Any, return_std: bool = False) -> Any:
+            raise AssertionError("label units")
+
+        def predict_normal(self, graphs: Any) -> tuple[np.ndarray, np.ndarray]:
+            relus = np.array([int(g.name[-1]) for g in graphs], float)
+            return -relus, 2 * relus  # good with few, unsure about many
+
+    for maximize, kappa, relus in ((True, 0.0, 0), (True, 1.0, 4), (False, 0.0, 4), (False, -1.0, 0)):
+        config = EvolveConfig(n_initial=5, batch_size=5, pool_size=200, kappa=kappa, maximize=maximize)
+        r = evolve(toy.ToySpace(), toy.value, Normal(), budget=10, config=config)
+        assert {int(q.genome[-1]) for q in r.history.queries[5:]} == {relus}, (maximize, kappa)
+
+
 # -- the same run again --------------------------------------------------------------------------------------------
 
 def test_the_seed_decides_the_run() -> None:
