@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,28 +75,18 @@ def pool(name: str, seed: int = 0) -> GraphSet:
 
 def make_methods(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
     """Methods by name for ``finetune.protocol.evaluate``; learned ones know the other two benchmarks only."""
-    from contrastive import EncoderConfig
-    from finetune import CGPredictor, TransferNet
+    from finetune import CGPredictor
     from finetune.baselines import CostScore, RandomScore, TreesOnStatistics
 
     family = get_target(name).family
     sources = [f for f in FAMILIES if f != family]
-    nets: dict[str, Any] = {}
-
-    def net(key: str, encoder: Any) -> Any:
-        """One source stage for all draws."""
-        if key not in nets:
-            nets[key] = TransferNet(encoder, sources).fit_sources()
-        return nets[key]
-
-    gnn = EncoderConfig(name="gnn", directed=False, context=False, pooling="mean", statistics_weight=0.0)
     known: dict[str, Any] = {
         "random": lambda d: RandomScore(d),
         "params": lambda d: CostScore("params"),
         "macs": lambda d: CostScore("macs"),
         "trees": lambda d: TreesOnStatistics(random_state=d),
-        "gnn-finetune": lambda d: net("gnn", gnn),
-        "cl-finetune": lambda d: net("cl", f"paper-without-{family}"),
+        "gnn-finetune": lambda d: _source_net("gnn", family),
+        "cl-finetune": lambda d: _source_net("cl", family),
         "statistics": lambda d: CGPredictor(None, (), d),
         "default": lambda d: CGPredictor(f"default-without-{family}", sources, d),
     }
@@ -103,3 +94,13 @@ def make_methods(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
         if m not in known:
             raise CGError(f"unknown method {m!r}; there are: {', '.join(known)}")
     return {m: known[m] for m in methods}
+
+
+@cache
+def _source_net(kind: str, family: str) -> Any:
+    """``TransferNet`` after its source stage, shared by all draws and by the targets of one family."""
+    from contrastive import EncoderConfig
+    from finetune import TransferNet
+
+    gnn = EncoderConfig(name="gnn", directed=False, context=False, pooling="mean", statistics_weight=0.0)
+    return TransferNet(gnn if kind == "gnn" else f"paper-without-{family}", [f for f in FAMILIES if f != family]).fit_sources()
