@@ -8,7 +8,7 @@ rows come from every file ``benchmarks/results/NAME*.csv`` or ``NAME*.json`` (a 
 ``rows``), one row a measurement:
 
 ``few_shot``  target, method, n_labels, draw, spearman, kendall       (what ``cg evaluate -o`` writes, too)
-``search``    space, strategy, seed, queries, best_value; optional metric, optimum (best possible), test_value
+``search``    space, strategy, seed, queries, best_value; optional optimum (best possible), queries_to_reach
 ``speed``     the ``parts`` of ``benchmarks/speed.py`` instead of rows
 ``encoders``  no file: read from the config.json of the shipped encoders
 """
@@ -61,14 +61,18 @@ def few_shot(results: Path) -> str:
 def search(results: Path) -> str:
     """Best value found, over the seeds."""
     lines = []
-    for (space, queries, strategy), group in _groups(rows(results, "search"), "space", "queries", "strategy"):
+    measured = rows(results, "search")
+    with_goal = {r["space"] for r in measured if r.get("queries_to_reach") not in (None, "")}  # elsewhere nobody reached one
+    for (space, queries, strategy), group in _groups(measured, "space", "queries", "strategy"):
         best = _floats(group, "best_value")
         optimum = _floats(group, "optimum") if group[0].get("optimum") not in (None, "") else None
         hits = "–" if optimum is None else f"{int((best >= optimum - 1e-6).sum())} of {len(best)}"
-        test = _spread(_floats(group, "test_value"), 2) if group[0].get("test_value") not in (None, "") else "–"
+        needed = sorted(int(r["queries_to_reach"]) for r in group if r.get("queries_to_reach") not in (None, ""))
+        after = f", after {', '.join(map(str, needed))}" if needed else ""
+        reached = f"{len(needed)} of {len(best)}{after}" if space in with_goal else "–"
         lines.append((str(space), int(queries), -best.mean(),
-                      (space, queries, strategy, _spread(best), f"{best.min():.3f}", hits, test)))
-    return _table(("space", "queries", "strategy", "best, mean of seeds", "worst seed", "optimum found", "test accuracy, %"),
+                      (space, queries, strategy, _spread(best), f"{best.min():.3f}", hits, reached)))
+    return _table(("space", "queries", "strategy", "best, mean of seeds", "worst seed", "optimum found", "goal reached"),
                   [x[-1] for x in sorted(lines)])
 
 

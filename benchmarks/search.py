@@ -3,10 +3,11 @@
     python benchmarks/search.py                                     # every space, seeds 0 to 4 -> results/search.json
     python benchmarks/search.py --space nasbench201 --strategy guided --seeds 20 --name search-201
 
-Four strategies: ``guided`` (our settings, CGPredictor), ``paper settings`` (EvolveConfig.paper, the same predictor, the
-published number of queries), ``children only`` (our settings, no predictor) and ``random search``. The encoder was pre-trained
-without the space; labels come from the other two families and the search's own queries. One oracle call is one query.
-NAS-Bench-301 is searched on its live surrogate and left out where that is not found.
+Strategies: ``guided`` (our settings, CGPredictor), ``label units`` (the same, but predictions in the unit of the labels instead
+of normal scores), ``paper settings`` (EvolveConfig.paper, the same predictor, the published number of queries), ``children
+only`` (our settings, no predictor) and ``random search``. The encoder was pre-trained without the space; labels come from the
+other two families and the search's own queries. One oracle call is one query. NAS-Bench-301 is searched on its live surrogate
+and left out where that is not found.
 
 Results are written after every run; a run that is in the file already is not done again (``--fresh`` starts over).
 """
@@ -45,8 +46,15 @@ class Task:
 TASKS = {"nasbench201": Task(lambda: TableOracle("nasbench201"), 90, 94.37),
          "nasbench101": Task(lambda: TableOracle("nasbench101"), 300, 94.2),
          "nasbench301": Task(SurrogateOracle, 150, None)}
-STRATEGIES = ("guided", "paper settings", "children only", "random search")
+STRATEGIES = ("guided", "label units", "paper settings", "children only", "random search")
 MARKS = (20, 40, 60, 90, 150, 200, 300, 500, 700)  # numbers of queries after which the summary looks
+
+
+class LabelUnits:
+    """A predictor that offers a search ``predict`` alone."""
+
+    def __init__(self, predictor: CGPredictor) -> None:
+        self.fit, self.predict = predictor.fit, predictor.predict
 
 
 def budget_of(space: str, strategy: str) -> int:
@@ -61,7 +69,9 @@ def search(space: str, strategy: str, seed: int, oracle: Oracle, encoder: Any) -
         return random_search(where, oracle, budget, seed)
     if strategy == "children only":
         return evolve(where, oracle, None, budget=budget, seed=seed)
-    predictor = CGPredictor(encoder, [f for f in FAMILIES if f != space], seed)
+    predictor: Any = CGPredictor(encoder, [f for f in FAMILIES if f != space], seed)
+    if strategy == "label units":
+        predictor = LabelUnits(predictor)
     config = EvolveConfig.paper(space) if strategy == "paper settings" else EvolveConfig()
     return evolve(where, oracle, predictor, budget=budget, seed=seed, config=config)
 

@@ -85,7 +85,8 @@ def export(
 def search(
     space: Annotated[str, typer.Argument(help="A name that 'cg spaces' lists.")],
     budget: Annotated[int, typer.Option("--budget", min=1, help="Networks to ask about, earlier ones included.")] = 90,
-    predictor: Annotated[Path | None, typer.Option("--predictor", help="Folder of 'cg finetune' to guide it.")] = None,
+    predictor: Annotated[Path | None, typer.Option(
+        "--predictor", help="Folder of 'cg finetune': its encoder and sources guide it; labels come from the search.")] = None,
     history: Annotated[Path | None, typer.Option("--history", help="SQLite file; an unfinished run in it goes on.")] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="What to maximise, else the default metric.")] = None,
     oracle: Annotated[str, typer.Option("--oracle", help="'table', or 'surrogate' (nasbench301).")] = "table",
