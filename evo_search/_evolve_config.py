@@ -33,6 +33,8 @@ class EvolveConfig:
         max_edits: largest number of one-edit mutations in one child.
         random_rate: share of the pool that is sampled at random instead of bred.
         explore_rate: share of each batch that is sampled at random and not chosen by the predictor.
+        breed_rate: share of each batch that are children of the best networks, not chosen by the predictor either. Among
+            the very best a predictor orders little but noise, and alone it stays where it is sure (docs/search.md).
         kappa: weight of the predictor's standard deviation in the score (upper confidence bound); acts where
             the predictor has ``predict_normal`` (then of normal scores) or its ``predict`` takes ``return_std``.
         refit: fit again on everything known before each generation; else once, on the initial networks.
@@ -48,6 +50,7 @@ class EvolveConfig:
     max_edits: int = 3
     random_rate: float = 0.25
     explore_rate: float = 0.0
+    breed_rate: float = 0.3
     kappa: float = 2.0
     refit: bool = True
     maximize: bool = True
@@ -57,7 +60,7 @@ class EvolveConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise SearchError(f"EvolveConfig.{name} must be an integer of at least 1, got {value!r}")
-        for name in ("crossover_rate", "random_rate", "explore_rate"):
+        for name in ("crossover_rate", "random_rate", "explore_rate", "breed_rate"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise SearchError(f"EvolveConfig.{name} must be between 0 and 1, got {value!r}")
@@ -89,8 +92,8 @@ class EvolveConfig:
             raise SearchError(f"the paper has no search on {space_name!r}; it has {', '.join(initial)}")
         _refuse_unknown(cls, changes)
         config = cls(n_initial=initial[base], batch_size=50 if base == "nasbench101" else 10, n_parents=20,
-                     pool_size=200, rounds=1, crossover_rate=0.5, max_edits=1, random_rate=0.0, kappa=0.0,
-                     refit=False)
+                     pool_size=200, rounds=1, crossover_rate=0.5, max_edits=1, random_rate=0.0, breed_rate=0.0,
+                     kappa=0.0, refit=False)
         return replace(config, **changes)
 
 

@@ -145,11 +145,12 @@ class _Chooser:
         parents = [self._space.decode(q.genome) for q in ok[:c.n_parents]]
         n_explore = round(c.explore_rate * c.batch_size)
         n_evolved = c.batch_size - n_explore
-        if self._predictor is not None and self._fit(queries):
-            evolved = self._predicted_best(parents, n_evolved, taken, rng)
-        else:
-            evolved = self._children(parents, n_evolved, set(taken), rng)
+        n_chosen = n_evolved - min(round(c.breed_rate * c.batch_size), n_evolved)
+        evolved: dict[str, Any] = {}
+        if n_chosen and self._predictor is not None and self._fit(queries):
+            evolved = self._predicted_best(parents, n_chosen, taken, rng)
         taken |= evolved.keys()
+        evolved |= self._children(parents, n_evolved - len(evolved), taken, rng)
         # the fallback for a space in which breeding finds nothing new: fill the batch at random
         explored = self._maker.random(c.batch_size - len(evolved), taken, rng)
         return self._items(evolved, "evolved") + self._items(explored, "random")

@@ -210,13 +210,28 @@ def test_kappa_weighs_the_standard_deviation() -> None:
             return (flat, std) if return_std else flat
 
     for kappa, relus in ((1.0, 4), (-1.0, 0)):
-        config = EvolveConfig(n_initial=5, batch_size=5, pool_size=200, kappa=kappa)
+        config = EvolveConfig(n_initial=5, batch_size=5, pool_size=200, kappa=kappa, breed_rate=0.0)
         p = Sure()
         r = evolve(toy.ToySpace(), toy.value, p, budget=10, config=config)
         assert {int(q.genome[-1]) for q in r.history.queries[5:]} == {relus}
         assert p.asked_std > 0
     evolve(toy.ToySpace(), toy.value, (p := Sure()), budget=10, config=EvolveConfig(n_initial=5, kappa=0.0))
     assert p.asked_std == 0
+
+
+@pytest.mark.parametrize(("breed_rate", "bred"), [(0.0, 0), (0.3, 3), (1.0, 10)])
+def test_a_share_of_each_batch_is_bred_past_the_predictor(breed_rate: float, bred: int) -> None:
+    class Wrong(toy.PerfectPredictor):  # fewest ReLUs first, a wrong advice
+        def predict(self, graphs: Any) -> np.ndarray:
+            return np.array([-int(g.name[-1]) for g in graphs], float)
+
+    config = EvolveConfig(n_initial=30, batch_size=10, pool_size=200, n_parents=1, max_edits=1, breed_rate=breed_rate)
+    r = evolve(toy.ToySpace(), toy.value, Wrong(), budget=40, config=config)
+    best = max(r.history.queries[:30], key=lambda q: q.value or -np.inf).genome.split("-")
+    chosen, rest = r.history.queries[30:40 - bred], r.history.queries[40 - bred:]
+    assert {q.genome[-1] for q in chosen} <= {"0"}
+    assert all(sum(a != b for a, b in zip(q.genome.split("-"), best, strict=True)) == 1 for q in rest)
+    assert {q.source for q in r.history.queries[30:]} == {"evolved"}
 
 
 def test_normal_scores_are_asked_for_where_a_predictor_has_them() -> None:
@@ -231,7 +246,7 @@ def test_normal_scores_are_asked_for_where_a_predictor_has_them() -> None:
             return -relus, 2 * relus  # good with few, unsure about many
 
     for maximize, kappa, relus in ((True, 0.0, 0), (True, 1.0, 4), (False, 0.0, 4), (False, -1.0, 0)):
-        config = EvolveConfig(n_initial=5, batch_size=5, pool_size=200, kappa=kappa, maximize=maximize)
+        config = EvolveConfig(n_initial=5, batch_size=5, pool_size=200, kappa=kappa, maximize=maximize, breed_rate=0.0)
         r = evolve(toy.ToySpace(), toy.value, Normal(), budget=10, config=config)
         assert {int(q.genome[-1]) for q in r.history.queries[5:]} == {relus}, (maximize, kappa)
 
