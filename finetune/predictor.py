@@ -63,7 +63,9 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         self.graphs_, self.labels_ = graphs, labels
         self.scale_ = LabelScale(labels)
         z = normal_scores(labels)
-        self.sources_ = resolve(self.sources, graphs)
+        if self.sources is None or getattr(self, "_resolved", None) is not self.sources:
+            self.sources_ = resolve(self.sources, graphs)
+            self._resolved = self.sources  # a search fits again and again: the trees of its sources are grown once
         self.encoder_ = _load(self.encoder)
         raw = self._inputs(graphs)
         self.standard_ = {k: Standardizer(v, _COLUMN_WEIGHTS if k in ("log", "natural") else None) for k, v in raw.items()}

@@ -60,6 +60,7 @@ class Source:
 
             self._trees = ExtraTreesRegressor(200, min_samples_leaf=2, max_features=0.3, random_state=self.random_state,
                                               n_jobs=2).fit(statistics(self.graphs.graphs)[:, SHARED], self.scores)
+            self._trees.n_jobs = 1  # threads add the trees up in any order, and the last bits differ from run to run
         return np.asarray(self._trees.predict(shared))
 
 

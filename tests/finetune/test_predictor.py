@@ -99,6 +99,18 @@ def test_a_misleading_source_is_faded_out(pool: GraphSet) -> None:
     assert metrics.spearman(y, misled.predict(rest)) > metrics.spearman(y, plain.predict(rest)) - 0.01
 
 
+def test_fitting_again_keeps_the_sources_and_changes_nothing(pool: GraphSet) -> None:
+    parts = [pool.take(np.arange(i, i + 30)) for i in (0, 30, 60)]
+    graphs, y = pool.graphs[90:130], pool.label("test_acc")[90:130]
+    model = CGPredictor(None, parts[:2])
+    before = model.fit(graphs[:20], y[:20]).sources_
+    assert model.fit(graphs, y).sources_ is before
+    np.testing.assert_array_equal(model.predict(pool.graphs[130:]), CGPredictor(None, parts[:2]).fit(graphs, y).predict(
+        pool.graphs[130:]))
+    model.set_params(sources=parts[2:]).fit(graphs, y)
+    assert [s.digests for s in model.sources_] == [{g.digest for g in parts[2]}]
+
+
 @pytest.mark.parametrize(("labels", "message"), [
     ([1.0, float("nan"), 2.0], "label 1"), ([1.0, float("inf"), 2.0], "label 1"), ([1.0, 2.0], "3 graphs need 3 labels"),
     (["a", "b", "c"], "must be numbers"),
