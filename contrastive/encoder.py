@@ -6,6 +6,7 @@ Source: arXiv 2302.10835 §4; k-GNN is PyG's ``GraphConv`` (Morris et al., arXiv
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,6 @@ class Encoder(nn.Module):
         order = np.argsort(np.concatenate(parts), kind="stable")
         return out[torch.from_numpy(order)]
 
-    @torch.inference_mode()
     def embed(self, graphs: Iterable[Graph]) -> np.ndarray:
         """Embeddings float32 ``[B, m]``. Raises ``UnknownOpError`` on graphs with ``Unknown`` nodes."""
         items = views(graphs, self.config)
@@ -94,10 +94,31 @@ class Encoder(nn.Module):
         training = self.training
         self.eval()
         try:
-            out: np.ndarray = self.encode_views(list(distinct.values())).numpy()
+            out = self._embed_views(list(distinct.values()))
         finally:
             self.train(training)
         return out[[row[id(v)] for v in items]]
+
+    def _embed_views(self, items: Sequence[GraphView]) -> np.ndarray:
+        """Embeddings ``[B, m]`` without gradients: one length bucket a thread, which on matrices this small is three times as
+        fast as torch's own threads inside an operator."""
+        parts = buckets(np.array([len(v.spec) for v in items]), self.config.padded_tokens // 2)
+        threads = torch.get_num_threads()
+
+        def embed(rows: np.ndarray) -> np.ndarray:
+            torch.set_num_threads(1)
+            with torch.inference_mode():
+                result: np.ndarray = self(collate([items[i] for i in rows])).numpy()
+            return result
+
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                done = np.concatenate(list(pool.map(embed, parts)))
+        finally:
+            torch.set_num_threads(threads)
+        out = np.empty_like(done)
+        out[np.concatenate(parts)] = done
+        return out
 
     def save(self, path: str | Path) -> Path:
         """Write weights (safetensors), configuration and vocabulary version to a folder, atomically."""
