@@ -6,7 +6,6 @@ Source: arXiv 2302.10835 §4; k-GNN is PyG's ``GraphConv`` (Morris et al., arXiv
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch_geometric.utils import scatter, to_dense_batch
 from cg.graph import Graph
 from cg.node_features import NODE_COLUMNS
 from cg.vocabulary import OPS
+from contrastive._threads import side_by_side
 from contrastive.config import EncoderConfig
 from contrastive.views import GraphBatch, GraphView, buckets, collate, views
 
@@ -100,25 +100,22 @@ class Encoder(nn.Module):
         return out[[row[id(v)] for v in items]]
 
     def _embed_views(self, items: Sequence[GraphView]) -> np.ndarray:
-        """Embeddings ``[B, m]`` without gradients: one length bucket a thread, which on matrices this small is three times as
-        fast as torch's own threads inside an operator."""
-        parts = buckets(np.array([len(v.spec) for v in items]), self.config.padded_tokens // 2)
-        threads = torch.get_num_threads()
+        """Embeddings ``[B, m]`` without gradients."""
+        parts = self.split(items)
 
         def embed(rows: np.ndarray) -> np.ndarray:
-            torch.set_num_threads(1)
             with torch.inference_mode():
                 result: np.ndarray = self(collate([items[i] for i in rows])).numpy()
             return result
 
-        try:
-            with ThreadPoolExecutor(threads) as pool:
-                done = np.concatenate(list(pool.map(embed, parts)))
-        finally:
-            torch.set_num_threads(threads)
+        done = np.concatenate(side_by_side(embed, parts))
         out = np.empty_like(done)
         out[np.concatenate(parts)] = done
         return out
+
+    def split(self, items: Sequence[GraphView]) -> list[np.ndarray]:
+        """Rows of the views in length buckets, small enough that two threads have something to do."""
+        return buckets(np.array([len(v.spec) for v in items]), self.config.padded_tokens // 2)
 
     def save(self, path: str | Path) -> Path:
         """Write weights (safetensors), configuration and vocabulary version to a folder, atomically."""

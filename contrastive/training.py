@@ -24,12 +24,13 @@ from cg.files import atomic_path
 from cg.global_statistics import statistics
 from cg.graph import Graph
 from cg.spectra import spectra
+from contrastive._threads import side_by_side
 from contrastive.checkpoint import save_encoder
 from contrastive.config import EncoderConfig
 from contrastive.encoder import Encoder, projection_head
 from contrastive.loss import spectral_weights, supcon_loss
 from contrastive.positives import spectral_neighbours
-from contrastive.views import views
+from contrastive.views import collate, views
 
 Progress = Callable[[int, int, float], None]
 _STATE = "training.safetensors"
@@ -123,7 +124,11 @@ class _Run:
         """One optimiser step; returns the losses."""
         rows = self.batch(step)
         self.modules.train()
-        embedding = self.encoder.encode_views([self.views[i] for i in rows])
+        items = [self.views[i] for i in rows]
+        parts = self.encoder.split(items)
+        outputs = side_by_side(lambda part: self.encoder(collate([items[i] for i in part])), parts)
+        leaf = torch.cat([o.detach() for o in outputs]).requires_grad_()  # the loss needs all buckets, its gradient only this
+        embedding = leaf[torch.from_numpy(np.argsort(np.concatenate(parts), kind="stable"))]
         weights = spectral_weights(torch.from_numpy(self.spectra[rows]), torch.from_numpy(self.family[rows]),
                                    self.config.spectral_temperature)
         losses = {"contrastive": supcon_loss(self.modules["projection"](embedding), weights, self.config.temperature)}
@@ -135,12 +140,24 @@ class _Run:
             group["lr"] = self._learning_rate(step)
         self.optimizer.zero_grad()
         total.backward()
+        self._encoder_gradients(outputs, leaf)
         nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
         self.optimizer.step()
         values = {k: float(v.detach()) for k, v in losses.items()}
         if not math.isfinite(float(total.detach())):
             raise CGError(f"loss is not finite at step {step}: {values}; lower learning_rate")
         return {**values, "total": float(total.detach())}
+
+    def _encoder_gradients(self, outputs: list[torch.Tensor], leaf: torch.Tensor) -> None:
+        """Chain the loss's gradient through every bucket, and add up in the order of the buckets: the same sum every time."""
+        parameters = list(self.encoder.parameters())
+        assert leaf.grad is not None
+        upstream = leaf.grad.split([len(o) for o in outputs])
+        gradients = side_by_side(lambda pair: torch.autograd.grad(pair[0], parameters, pair[1], allow_unused=True),
+                                 zip(outputs, upstream, strict=True))
+        for parameter, parts in zip(parameters, zip(*gradients, strict=True), strict=True):
+            used = [g for g in parts if g is not None]
+            parameter.grad = torch.stack(used).sum(0) if used else None
 
     def _identity(self) -> dict[str, str]:
         return {"config": json.dumps(dataclasses.asdict(self.config)), "seed": str(self.seed), "data": self.data_hash}
