@@ -39,6 +39,7 @@ _SYMMETRY = Column(lambda i, s: (s.op in COMMUTATIVE) * (1 + (len(set(s.in_shape
 _COST = Column(lambda i, s: (node_macs(s), s.params, node_activation_bytes(s)), np.int64, 3)
 _ARITY = Column(lambda i, s: len(s.in_shapes), np.int32)
 _IS_SOURCE = Column(lambda i, s: s.op in SOURCES, np.bool_)
+_IS_UNKNOWN = Column(lambda i, s: s.op == "Unknown", np.bool_)
 _OUT_SIZE = Column(lambda i, s: prod(s.out_shape), np.int64)
 MAX_CHECKED_ARGS = 64
 _IN_SIZE = Column(lambda i, s: _pad([prod(x) for x in s.in_shapes]), np.int64, MAX_CHECKED_ARGS)
@@ -58,6 +59,11 @@ def hashes() -> tuple[np.ndarray, np.ndarray]:
 def costs() -> np.ndarray:
     """``int64 [S, 3]``: MACs, parameters, activation bytes."""
     return _COST.get()
+
+
+def is_unknown() -> np.ndarray:
+    """``bool [S]``: specs of operators outside the vocabulary."""
+    return _IS_UNKNOWN.get()
 
 
 def arity_arrays() -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:

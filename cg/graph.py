@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from cg import _table_arrays
-from cg.errors import GraphError
+from cg.errors import GraphError, UnknownOpError
 from cg.spec import TABLE, NodeSpec
-from cg.vocabulary import SOURCES, arity
+from cg.vocabulary import arity
 
 _MAX_ARG = int(np.iinfo(np.int16).max)
 
@@ -192,7 +192,16 @@ class Graph:
     @property
     def unknown(self) -> Counter[str]:
         """``Unknown`` nodes by the name the framework gave them."""
-        return Counter(str(n.attr("name", "?")) for n in self.nodes if n.op == "Unknown")
+        odd = self.spec[_table_arrays.is_unknown()[self.spec]]
+        return Counter(str(TABLE.specs[i].attr("name", "?")) for i in odd)
+
+    def refuse_unknown(self, title: str | None = None) -> None:
+        """Raise ``UnknownOpError`` naming the operators if there are ``Unknown`` nodes; for whatever learns or predicts."""
+        unknown = self.unknown
+        if unknown:
+            names = ", ".join(f"{n} x {k}" for k, n in unknown.items())
+            raise UnknownOpError(f"{title or f'graph {self.name!r}'} has Unknown nodes ({names}), which carry no meaning for a "
+                                 "learned model; extract the model again with a version that knows them, or replace them")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self.digest == other.digest
@@ -229,8 +238,3 @@ def _a_cycle(stuck: list[int], src: np.ndarray, dst: np.ndarray) -> list[int]:
     start = seen.index(node) if node in seen else 0
     cycle = seen[start:][::-1]
     return [*cycle, cycle[0]]
-
-
-def is_source(spec: NodeSpec) -> bool:
-    """Whether the node starts data flow."""
-    return spec.op in SOURCES

@@ -10,7 +10,6 @@ import torch
 
 from cg import node_features
 from cg.collapse import collapse
-from cg.errors import UnknownOpError
 from cg.global_statistics import node_context
 from cg.graph import Graph
 from cg.spectra import laplacian_positions
@@ -51,10 +50,7 @@ class GraphBatch(NamedTuple):
 
 def view(graph: Graph, config: EncoderConfig) -> GraphView:
     """The view that an encoder of this configuration reads. Raises ``UnknownOpError`` naming the unknown operators."""
-    if graph.unknown:
-        names = ", ".join(f"{n} x {k}" for k, n in graph.unknown.items())
-        raise UnknownOpError(f"graph {graph.name!r} has Unknown nodes ({names}), which an encoder cannot read; extract the "
-                             "model again with a version that knows them, or replace them")
+    graph.refuse_unknown()
     c = collapse(graph)
     context = node_context(graph)[c.node] if config.context else np.zeros((len(c.node), 0))
     if config.positions:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from cg.errors import CGError, LeakageError, StorageError, UnknownOpError
+from cg.errors import CGError, LeakageError, StorageError
 from cg.files import atomic_path
 from cg.global_statistics import GROUPS, STATISTICS, statistics
 from cg.graph import Graph
@@ -46,7 +46,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         encoder: name of a shipped encoder, a folder, an ``Encoder``, or None to use graph statistics alone.
         sources: labelled families to learn from: None for the shipped ones (the target's own is left out), a sequence of
             names, Parquet files or ``GraphSet``s, or ``()`` for none.
-        random_state: seed of everything random.
+        random_state: kept and saved for scikit-learn's sake; nothing that is drawn at random depends on it (the Gaussian
+            processes draw nothing, the trees of a source have a fixed seed).
 
     Higher labels are better by convention, but nothing depends on it except the order of ``rank``.
     """
@@ -198,10 +199,7 @@ def _graphs(graphs: Sequence[Graph]) -> tuple[Graph, ...]:
     for i, g in enumerate(out):
         if not isinstance(g, Graph):
             raise CGError(f"item {i} is a {type(g).__name__}, not a Graph; extract.from_torch(model, shape).graph makes one")
-        if g.unknown:
-            names = ", ".join(f"{n} x {k}" for k, n in g.unknown.items())
-            raise UnknownOpError(f"graph {i} ({g.name!r}) has Unknown nodes ({names}); a prediction would ignore them. Extract "
-                                 "the model with a version that knows them, or replace them")
+        g.refuse_unknown(f"graph {i} ({g.name!r})")
     return out
 
 

@@ -41,16 +41,15 @@ def load_source(name: str) -> GraphSet:
 class Source:
     """One labelled family: its graphs, labels and tree prior."""
 
-    def __init__(self, graphs: GraphSet, metric: str | None = None, random_state: int = 0) -> None:
+    def __init__(self, graphs: GraphSet) -> None:
         if not graphs.labels:
             raise CGError("a source needs labels, this graph set has none")
-        y = graphs.label(metric or next(iter(graphs.labels)))
+        y = graphs.label(next(iter(graphs.labels)))
         known = np.flatnonzero(np.isfinite(y))
         self.graphs = graphs.take(known)
         self.scores = normal_scores(check_labels(self.graphs.graphs, y[known]))
         self.families = {g.family for g in self.graphs}
         self.digests = {g.digest for g in self.graphs}
-        self.random_state = random_state
         self._trees: Any = None
 
     def prior(self, shared: np.ndarray) -> np.ndarray:
@@ -58,8 +57,8 @@ class Source:
         if self._trees is None:
             from sklearn.ensemble import ExtraTreesRegressor
 
-            self._trees = ExtraTreesRegressor(200, min_samples_leaf=2, max_features=0.3, random_state=self.random_state,
-                                              n_jobs=2).fit(statistics(self.graphs.graphs)[:, SHARED], self.scores)
+            self._trees = ExtraTreesRegressor(200, min_samples_leaf=2, max_features=0.3, random_state=0, n_jobs=2)
+            self._trees.fit(statistics(self.graphs.graphs)[:, SHARED], self.scores)
             self._trees.n_jobs = 1  # threads add the trees up in any order, and the last bits differ from run to run
         return np.asarray(self._trees.predict(shared))
 
