@@ -13,6 +13,8 @@ STAMP := .venv/.installed
 # One compute thread a test worker: two workers with two threads each stand in each other's way on two cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 WORKERS ?= 2
+# the CPU build is half the size; `make TENSORFLOW=tensorflow` where there is none (macOS, ARM)
+TENSORFLOW ?= tensorflow-cpu>=2.16
 PYTEST_ARGS ?=
 PARTS ?= 3
 PART ?= $(shell date +%j)
@@ -25,7 +27,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints-cpu.txt -e '.[onnx,dev]'
+	$(BIN)/python -m pip install -c constraints-cpu.txt -e '.[onnx,timm,transformers,dev]' '$(TENSORFLOW)'
 	touch $@
 
 demo: install

@@ -45,25 +45,67 @@ def kendall(y: ArrayLike, p: ArrayLike) -> float:
     return tau if np.isfinite(tau) else 0.0
 
 
+def mse(y: ArrayLike, p: ArrayLike) -> float:
+    """Mean squared error, in the square of the labels' unit."""
+    a, b = _pair(y, p)
+    return float(np.mean((a - b) ** 2))
+
+
+def within_error_bound(y: ArrayLike, p: ArrayLike, bound: float) -> float:
+    """Share of networks whose prediction is off by at most ``bound`` of the true value (0.1: ±10 %).
+
+    Source: Dudziak et al., arXiv 2007.08668, Table 1. Raises ``LabelError`` for a label of 0, of which there is no share.
+    """
+    a, b = _pair(y, p)
+    if not (bound >= 0 and np.isfinite(bound)):
+        raise LabelError(f"bound must be a share such as 0.1, got {bound}")
+    if (a == 0).any():
+        raise LabelError(f"label {int(np.flatnonzero(a == 0)[0])} is 0, so a relative error does not exist; drop that network")
+    return float(np.mean(np.abs(b - a) <= bound * np.abs(a)))
+
+
 def precision_at_k(y: ArrayLike, p: ArrayLike, k: float) -> float:
     """Share of the truly best ``k`` (a count, or a fraction below 1) among the ``k`` best by score.
 
-    Source: Ning et al., arXiv 2008.03064, P@K. Ties are broken by position.
+    Where equal labels or equal scores leave open who is among the ``k``, this is the mean over all ways of breaking the
+    ties, exactly. Source: Ning et al., arXiv 2008.03064, P@K.
     """
     a, b = _pair(y, p)
-    n = max(1, round(k * len(a))) if k < 1 else int(k)
-    best = np.argsort(-a, kind="stable")[:n]
-    chosen = np.argsort(-b, kind="stable")[:n]
-    return len(np.intersect1d(best, chosen)) / n
+    n = _count(k, len(a))
+    return float((_chance_among_best(a, n) * _chance_among_best(b, n)).sum() / n)
 
 
 def best_ranking_at_k(y: ArrayLike, p: ArrayLike, k: float) -> float:
     """Best true rank, as a share of all networks (1 / B is perfect), among the ``k`` best by score.
 
+    Equal labels share the best of their ranks; over ways of breaking ties between scores it is the mean, exactly.
     Source: Ning et al., arXiv 2008.03064, BR@K; there, too, ranks are divided by the number of networks.
     """
+    from scipy.stats import rankdata
+
     a, b = _pair(y, p)
-    n = max(1, round(k * len(a))) if k < 1 else int(k)
-    rank = np.empty(len(a))
-    rank[np.argsort(-a, kind="stable")] = np.arange(1, len(a) + 1)
-    return float(rank[np.argsort(-b, kind="stable")[:n]].min() / len(a))
+    n = _count(k, len(a))
+    rank = rankdata(-a, method="min")
+    last = -np.sort(-b)[n - 1]  # the score of the last one chosen
+    sure, tied = rank[b > last], np.sort(rank[b == last])
+    draws = n - len(sure)
+    best, open_chance, expected = (float(sure.min()) if len(sure) else np.inf), 1.0, 0.0
+    for i, r in enumerate(tied):
+        hit = min(1.0, draws / (len(tied) - i))  # that this one is drawn, none before it was
+        expected += open_chance * hit * min(best, float(r))
+        open_chance *= 1 - hit
+    return expected / len(a)
+
+
+def _count(k: float, n: int) -> int:
+    count = max(1, round(k * n)) if k < 1 else int(k)
+    if not 1 <= count <= n:
+        raise LabelError(f"k = {k} asks for {count} of {n} networks")
+    return count
+
+
+def _chance_among_best(values: np.ndarray, n: int) -> np.ndarray:
+    """Chance ``[B]`` of each entry to be one of the ``n`` largest when ties are broken at random."""
+    last = -np.sort(-values)[n - 1]
+    above, tied = values > last, values == last
+    return above + tied * ((n - above.sum()) / tied.sum())

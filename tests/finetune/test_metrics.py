@@ -47,6 +47,30 @@ def test_top_k_criteria_by_hand() -> None:
     assert metrics.best_ranking_at_k(y, -p, 1) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_top_k_criteria_are_the_mean_over_all_ways_of_breaking_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, p = rng.integers(0, 4, 6).astype(float), rng.integers(0, 3, 6).astype(float)
+    rank = np.array([1 + (y > v).sum() for v in y])
+    orders = [np.array(o) for o in itertools.permutations(range(6))]
+    by_score = [o[np.argsort(-p[o], kind="stable")] for o in orders]
+    by_label = [o[np.argsort(-y[o], kind="stable")] for o in orders[::7]]
+    for k in (1, 2, 3, 5, 6):
+        chosen = [set(o[:k].tolist()) for o in by_score]
+        shares = [len(c & set(b[:k].tolist())) / k for c in chosen[::7] for b in by_label]
+        every = np.array([[i in c for i in range(6)] for c in chosen]).mean(0) * np.array(
+            [[i in set(o[np.argsort(-y[o], kind="stable")][:k].tolist()) for i in range(6)] for o in orders]).mean(0)
+        assert metrics.precision_at_k(y, p, k) == pytest.approx(every.sum() / k)
+        assert abs(metrics.precision_at_k(y, p, k) - np.mean(shares)) < 0.1
+        assert metrics.best_ranking_at_k(y, p, k) == pytest.approx(np.mean([rank[o[:k]].min() for o in by_score]) / 6)
+
+
+def test_error_criteria_by_hand() -> None:
+    y, p = np.array([100.0, 200.0, -50.0, 10.0]), np.array([101.0, 180.0, -50.0, 12.0])
+    assert metrics.mse(y, p) == pytest.approx((1 + 400 + 0 + 4) / 4)
+    assert [metrics.within_error_bound(y, p, b) for b in (0, 0.01, 0.1, 0.2)] == [0.25, 0.5, 0.75, 1.0]
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(LabelError, match="score 1"):
         metrics.spearman([1.0, 2.0], [1.0, float("nan")])
