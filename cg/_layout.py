@@ -46,10 +46,20 @@ class Layout:
 
 
 def levels(n: int, edges: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Longest number of edges from a source, int ``[n]``; ``edges`` must go from lower to higher numbers."""
+    """Longest number of edges from a source, int ``[n]``; ``edges`` must go from lower to higher numbers.
+
+    A source itself stands just above the first box that it feeds.
+    """
     level = np.zeros(n, int)
     for s, t in sorted(edges, key=lambda e: e[1]):
         level[t] = max(level[t], level[s] + 1)
+    fed = {t for _, t in edges}
+    highest: dict[int, int] = {}
+    for s, t in edges:
+        if s not in fed:
+            highest[s] = min(highest.get(s, n), int(level[t]) - 1)
+    for s, lv in highest.items():
+        level[s] = lv
     return level
 
 
@@ -193,21 +203,28 @@ def _columns(height: np.ndarray, width: float, group: list[int], crossing: list[
     """First level of each column: equal heights, cut where few edges pass and no frame is torn."""
     step = height + GAP_Y
     total = step.sum()
+    end = np.concatenate([[0.0], np.cumsum(step)])
+    near = round(float(np.sqrt(total * aspect / (width + GUTTER))))
     best: tuple[float, list[int]] = (np.inf, [0])
-    for n_columns in range(1, min(9, len(height)) + 1):
+    for n_columns in range(max(1, near - 4), min(max(near, 1) + 4, len(height)) + 1):
         target = total / n_columns
         got = abs(np.log((width + GUTTER) * n_columns / (target * aspect)))
-        end = np.concatenate([[0.0], np.cumsum(step)])
         cost = np.full((n_columns + 1, len(height) + 1), np.inf)
         back = np.zeros((n_columns + 1, len(height) + 1), int)
         cost[0, 0] = 0.0
-        for c in range(1, n_columns + 1):
-            for b in range(c, len(height) + 1):
+        # where a column that ends at level b may begin: no column is much taller than wanted
+        lowest = np.minimum(np.searchsorted(end, end - 2.5 * target), np.arange(len(end)) - 1).clip(0)
+        for c in range(1, n_columns + 1):  # the column of number c ends near c times the wanted height
+            low, high = np.searchsorted(end, [(c - 1.5) * target, (c + 1.5) * target])
+            for b in range(max(c, low), min(high, len(height)) + 1) if c < n_columns else (len(height),):
+                a = int(lowest[b])
                 tear = 0.0 if b == len(height) else 0.1 * (crossing[b - 1] - 1) + 2.0 * (
                     group[b - 1] >= 0 and group[b - 1] == group[b])
-                options = cost[c - 1, :b] + ((end[b] - end[:b]) / target - 1.0) ** 2 + tear
-                back[c, b] = int(np.argmin(options))
-                cost[c, b] = options[back[c, b]]
+                options = cost[c - 1, a:b] + ((end[b] - end[a:b]) / target - 1.0) ** 2 + tear
+                back[c, b] = a + int(np.argmin(options))
+                cost[c, b] = options[back[c, b] - a]
+        if not np.isfinite(cost[n_columns, len(height)]):
+            continue
         starts, b = [], len(height)
         for c in range(n_columns, 0, -1):
             b = int(back[c, b])

@@ -1,4 +1,4 @@
-"""Picture of a graph: one self-contained SVG or HTML page, repeated blocks drawn once with a count.
+"""Picture of a graph: one self-contained SVG, repeated blocks drawn once with a count (``cg.page``: as a web page).
 
     Path("network.svg").write_text(svg(graph))
 
@@ -8,20 +8,23 @@ what kind of work a node does; pointing at a bar shows shapes, MACs and paramete
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
 from cg._layout import layout
+from cg._view import View, view
 from cg.costs import node_macs
 from cg.graph import Graph
 from cg.spec import NodeSpec
 from cg.vocabulary import CATEGORIES
 
 BAR = 19.0
-_MAX_BARS = 6
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 # Category -> (legend, colour). Dark text is readable on every one of them, on light and on dark pages.
-_COLOURS: Final = {
+COLOURS: Final = {
     "source": ("input", "#d5dbe3"), "conv": ("convolution", "#8fc1f0"), "dense": ("linear", "#b3b0f2"),
     "norm": ("normalisation", "#c9e4df"), "act": ("activation", "#fbe08a"), "softmax": ("softmax", "#f8c27a"),
     "maxpool": ("max pooling", "#8fd19a"), "avgpool": ("average pooling", "#bde59c"), "add": ("sum", "#f4a6b7"),
@@ -44,69 +47,6 @@ STYLE: Final = """
 """
 
 
-@dataclass(frozen=True)
-class View:
-    """What is drawn: chains of nodes, the edges between them, and which chains are repeated.
-
-    Attributes:
-        chains: node numbers of the graph, top to bottom, for each box.
-        edges: ``(source, target)`` box numbers, source < target.
-        group: number of the repeated stretch that a box belongs to, or -1.
-        times: how often each repeated stretch stands in a row.
-    """
-
-    chains: tuple[tuple[int, ...], ...]
-    edges: tuple[tuple[int, int], ...]
-    group: tuple[int, ...]
-    times: tuple[int, ...]
-
-
-def view(graph: Graph, collapse: bool = True) -> View:
-    """Boxes and edges of the picture; ``collapse`` draws a run of equal blocks once."""
-    if collapse:
-        from cg.collapse import collapse as collapsed
-
-        c = collapsed(graph)
-        node, count = [int(v) for v in c.node], [int(v) for v in c.count]
-        pairs = list(zip(c.src.tolist(), c.dst.tolist(), strict=True))
-    else:
-        node, count = list(range(graph.n_nodes)), [1] * graph.n_nodes
-        pairs = list(zip(graph.src.tolist(), graph.dst.tolist(), strict=True))
-    group, times = _groups(node, count)
-    before: list[list[int]] = [[] for _ in node]
-    after: list[list[int]] = [[] for _ in node]
-    for s, t in dict.fromkeys(pairs):
-        before[t].append(s)
-        after[s].append(t)
-    ops = [graph.nodes[i].op for i in node]
-    chain_of, chains = [-1] * len(node), list[list[int]]()
-    for i in range(len(node)):
-        p = before[i][0] if len(before[i]) == 1 else -1
-        joins = (p >= 0 and len(after[p]) == 1 and group[p] == group[i]
-                 and ops[chains[chain_of[p]][0]] not in ("Input", "Add", "Mul", "Concat")
-                 and len(chains[chain_of[p]]) < _MAX_BARS and ops[i] != ops[chains[chain_of[p]][0]])
-        if joins:
-            chain_of[i] = chain_of[p]
-            chains[chain_of[i]].append(i)
-        else:
-            chain_of[i] = len(chains)
-            chains.append([i])
-    edges = sorted({(chain_of[s], chain_of[t]) for s, t in pairs if chain_of[s] != chain_of[t]})
-    return View(tuple(tuple(node[i] for i in c) for c in chains), tuple(edges),
-                tuple(group[c[0]] for c in chains), tuple(times))
-
-
-def _groups(node: list[int], count: list[int]) -> tuple[list[int], list[int]]:
-    """Group number of each kept node, and repeats of each group. A repeated stretch ends where node numbers jump."""
-    group, times = [-1] * len(node), list[int]()
-    for i, times_here in enumerate(count):
-        if times_here > 1:
-            if i == 0 or count[i - 1] != times_here or node[i] != node[i - 1] + 1:
-                times.append(times_here)
-            group[i] = len(times) - 1
-    return group, times
-
-
 def svg(graph: Graph, *, collapse: bool = True, aspect: float = 1.4, title: str | None = None) -> str:
     """The picture as one SVG document.
 
@@ -117,23 +57,43 @@ def svg(graph: Graph, *, collapse: bool = True, aspect: float = 1.4, title: str 
         title: heading, by default the graph's name; an empty text draws none.
     """
     v = view(graph, collapse)
-    labels = [[label(graph.nodes[i]) for i in chain] for chain in v.chains]
-    sizes = [(max(58.0, 6.4 * max(map(len, rows)) + 16), BAR * len(rows)) for rows in labels]
-    place = layout(sizes, v.edges, v.group, aspect)
-    title = (graph.name or "network") if title is None else title
+    picture = draw(graph, v, aspect, _with_tip)
+    title = clean(graph.name or "network") if title is None else clean(title)
     head = 44.0 if title else 0.0
     used = [c for c in CATEGORIES if any(CATEGORIES[graph.nodes[i].category] == c for ch in v.chains for i in ch)]
-    width = max(place.width, 420.0)
-    keys, legend_h = _legend(used, place.height + head, width)
-    height = place.height + head + legend_h + 10
+    width = max(picture.width, 420.0)
+    keys, legend_h = _legend(used, picture.height + head, width)
+    height = picture.height + head + legend_h + 10
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" class="cgd" width="{width:.0f}" height="{height:.0f}" '
-           f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(str(graph), quote=True)}">',
+           f'viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(clean(str(graph)), quote=True)}">',
            f"<style>{STYLE}</style>"]
     if title:
         shown = title if 7.6 * len(title) < width - 24 else title[: int((width - 24) / 7.6) - 1] + "…"
         out.append(f'<text class="t" x="12" y="20">{escape(shown)}</text><text class="l" x="12" y="37">'
-                   f"{graph.n_nodes} nodes, {_si(graph.macs)} MACs, {_si(graph.params)} parameters</text>")
+                   f"{graph.n_nodes} nodes, {si(graph.macs)} MACs, {si(graph.params)} parameters</text>")
     out.append(f'<g transform="translate(0,{head:.0f})">')
+    out += picture.marks
+    out.append("</g>")
+    out += keys
+    out.append("</svg>")
+    return "\n".join(out)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """SVG elements of a view: frames of repeated stretches, edges (in the order of ``View.edges``), nodes; and its size."""
+
+    marks: list[str]
+    width: float
+    height: float
+
+
+def draw(graph: Graph, v: View, aspect: float, wrap: Callable[[int, NodeSpec, str], str]) -> Picture:
+    """Lay out ``v``; ``wrap(node number, spec, its rectangle and text)`` gives the element of a node."""
+    labels = [[clean(label(graph.nodes[i])) for i in chain] for chain in v.chains]
+    sizes = [(max(58.0, 6.4 * max(map(len, rows)) + 16), BAR * len(rows)) for rows in labels]
+    place = layout(sizes, v.edges, v.group, aspect)
+    out = []
     for number, f in place.frames.items():
         out.append(f'<rect class="f" x="{f.x:.1f}" y="{f.y:.1f}" width="{f.w:.1f}" height="{f.h:.1f}"/>')
         out.append(f'<text class="x" x="{f.x + f.w + 4:.1f}" y="{f.y - 3:.1f}">×{v.times[number]}</text>')
@@ -141,30 +101,21 @@ def svg(graph: Graph, *, collapse: bool = True, aspect: float = 1.4, title: str 
     for chain, rows, box in zip(v.chains, labels, place.boxes, strict=True):
         for k, (i, text) in enumerate(zip(chain, rows, strict=True)):
             spec, y = graph.nodes[i], box.y + BAR * k
-            tip, colour = escape(describe(spec), quote=True), _COLOURS[CATEGORIES[spec.category]][1]
-            out.append(f'<g class="n" data-tip="{tip}"><title>{tip}</title><rect class="b" x="{box.x:.1f}" '
-                       f'y="{y:.1f}" width="{box.w:.1f}" height="{BAR:.0f}" rx="3" fill="{colour}"/>'
-                       f'<text x="{box.x + box.w / 2:.1f}" y="{y + 13.5:.1f}">{escape(text)}</text></g>')
-    out.append("</g>")
-    out += keys
-    out.append("</svg>")
-    return "\n".join(out)
+            colour = "#ff9c8f" if spec.op == "Unknown" else COLOURS[CATEGORIES[spec.category]][1]
+            out.append(wrap(i, spec, f'<rect class="b" x="{box.x:.1f}" y="{y:.1f}" width="{box.w:.1f}" height="{BAR:.0f}" '
+                                     f'rx="3" fill="{colour}"/>'
+                                     f'<text x="{box.x + box.w / 2:.1f}" y="{y + 13.5:.1f}">{escape(text)}</text>'))
+    return Picture(out, place.width, place.height)
 
 
-def html(graph: Graph, *, collapse: bool = True, aspect: float = 1.4) -> str:
-    """The picture as one page: scrolls in both directions on a phone; touching a node shows its shapes and costs."""
-    name = escape(graph.name or "network")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}</title><style>
-:root{{color-scheme:light dark}}body{{margin:0;font-family:system-ui,sans-serif;background:Canvas;color:CanvasText}}
-main{{overflow:auto;padding:8px 8px 4.5rem}}main svg{{max-width:none}}
-#tip{{position:fixed;inset:auto 0 0 0;padding:.7rem 1rem;background:Canvas;border-top:1px solid #8b98a8;
-white-space:pre-line;font-size:.85rem;min-height:1.2em}}</style></head><body>
-<main>{svg(graph, collapse=collapse, aspect=aspect)}</main><div id="tip">Point at or touch a node.</div>
-<script>for(const n of document.querySelectorAll(".cgd .n"))for(const e of ["click","mouseenter"])
-n.addEventListener(e,()=>document.getElementById("tip").textContent=n.dataset.tip)</script></body></html>
-"""
+def _with_tip(number: int, spec: NodeSpec, marks: str) -> str:
+    tip = escape(clean(describe(spec)), quote=True)
+    return f'<g class="n" data-tip="{tip}"><title>{tip}</title>{marks}</g>'
+
+
+def clean(text: str) -> str:
+    """``text`` without what no XML or UTF-8 file can hold: control characters and half characters become U+FFFD."""
+    return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def label(spec: NodeSpec) -> str:
@@ -173,7 +124,7 @@ def label(spec: NodeSpec) -> str:
     if spec.op == "Unknown":
         return f"? {spec.attr('name', '')}"
     if spec.op in ("Input", "Constant"):
-        return f"{name} {'×'.join(map(str, spec.out_shape[1:]))}"
+        return f"{name} {'×'.join(map(str, spec.out_shape[1:] or spec.out_shape))}"
     parts = name
     kernel = spec.attr("kernel_shape") or (spec.weight_shape[2:] if spec.op.startswith("Conv") else ())
     if kernel:
@@ -218,7 +169,7 @@ def summary(graph: Graph) -> dict[str, Any]:
 def _legend(used: list[str], top: float, width: float) -> tuple[list[str], float]:
     out, x, y = [], 12.0, top + 8
     for category in used:
-        text, colour = _COLOURS[category]
+        text, colour = COLOURS[category]
         step = 30 + 6.2 * len(text)
         if x + step > width:
             x, y = 12.0, y + 20
@@ -228,8 +179,9 @@ def _legend(used: list[str], top: float, width: float) -> tuple[list[str], float
     return out, y + 24 - top
 
 
-def _si(value: float) -> str:
-    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+def si(value: float) -> str:
+    """Three digits or so with a prefix: ``4.09 G``."""
+    for limit, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= limit:
             return f"{value / limit:.2f}{unit}"
     return f"{value:.0f}"

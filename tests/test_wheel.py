@@ -79,6 +79,7 @@ def test_contents(wheel: Path) -> None:
     wanted = {str(p.relative_to(ROOT)) for package in PACKAGES for p in (ROOT / package).rglob("*.py")}
     benchmarks = ("nasbench101", "nasbench201", "nasbench301")
     wanted |= {"evo_search/data/DATACARD.md", "evo_search/data/LICENSES.md", *(f"evo_search/data/{b}.npz" for b in benchmarks)}
+    wanted |= {"cg/page_assets/page.css", "cg/page_assets/page.js"}
     wanted |= {f"finetune/sources/{b}.parquet" for b in benchmarks}
     encoders = [p.parent.name for p in (ROOT / "contrastive" / "encoders").glob("*/config.json")]
     assert "default" in encoders

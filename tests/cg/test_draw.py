@@ -9,7 +9,8 @@ import pytest
 
 from cg import Graph, GraphBuilder
 from cg._layout import Box, layout
-from cg.draw import describe, html, label, summary, svg, view
+from cg.draw import describe, label, summary, svg, view
+from cg.page import html
 from evo_search import get_space
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -102,7 +103,7 @@ def test_names_are_escaped() -> None:
 
 def test_page_needs_no_other_file() -> None:
     text = html(sample("nasbench201"))
-    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "://" not in text.replace("http://www.w3.org/2000/svg", "")
     assert "prefers-color-scheme" in text
 
 
