@@ -53,7 +53,8 @@ ARITY: Final = MappingProxyType({
     "Where": (1, 3), "Equal": (1, 2), "Greater": (1, 2), "Less": (1, 2), "And": (1, 2), "Or": (1, 2),
     "Gather": (1, 2), "GatherElements": (1, 2), "GatherND": (1, 2), "ScatterElements": (1, 3), "ScatterND": (1, 3),
     "GridSample": (1, 2), "LSTM": (1, 4), "GRU": (1, 3), "RNN": (1, 3), "NonMaxSuppression": (1, 5), "RoiAlign": (1, 3),
-    "DeformConv": (1, 3), "Conv": (1, 2), "PRelu": (1, 2), "Expand": (1, 2), "Clip": (1, 3), "Unknown": (0, None),
+    "DeformConv": (1, 3), "Conv": (1, 2), "ConvTranspose": (1, 2), "PRelu": (1, 2), "Expand": (1, 2), "Clip": (1, 3),
+    "Unknown": (0, None),
 })
 
 

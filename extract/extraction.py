@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cg.errors import CGError
@@ -17,6 +20,25 @@ class ExtractionWarning(UserWarning):
     """The graph holds ``Unknown`` nodes."""
 
 
+@contextmanager
+def unforeseen(source: object) -> Iterator[None]:
+    """An error that a damaged file causes where nobody foresaw one becomes an ``ExtractionError`` that names the file.
+
+    Only for files, whose content can be anything: ``source`` is a path or bytes. Errors about live objects stay as they are.
+    """
+    try:
+        yield
+    except CGError:
+        raise
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RuntimeError, AssertionError) as error:
+        if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
+            raise
+        name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the model"
+        text = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ExtractionError(f"{name} is damaged in a way that this package did not foresee ({text}); if other programs can "
+                              "read it, this is a fault of the extractor, please report it") from error
+
+
 @dataclass(frozen=True)
 class Extraction:
     """A graph and everything that a careful user should know about how it came about.
@@ -26,9 +48,12 @@ class Extraction:
         unknown: framework name of each operator outside the vocabulary -> number of its ``Unknown`` nodes in ``graph``.
         notes: sentences on decisions that were taken for this model (a shared weight, an output left out, …).
         ignored: operators that make no node on purpose (dropout, reshape, cast, …) -> number of calls.
+        way: how the model was read. From PyTorch: "dispatch" (run on meta tensors), "export" (through ``torch.export``), or
+            the form it came in, "fx", "exported program", "script". Empty where there is only one way.
     """
 
     graph: Graph
     unknown: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
+    way: str = ""

@@ -127,6 +127,28 @@ def embedding(r: Recorder, out: Tensor, weight: Tensor, indices: Tensor, *rest: 
     return r.node("Embedding", [indices], out.shape, [weight], tuple(weight.shape))
 
 
+def embedding_bag(r: Recorder, out: Any, weight: Tensor, indices: Tensor, offsets: Tensor, scale_grad: bool = False,
+                  mode: int = 0, sparse: bool = False, per_sample_weights: Tensor | None = None,
+                  include_last_offset: bool = False, *rest: Any) -> list[Ref | None]:
+    """Rows of the table, and their sum, mean or maximum in each bag. Bags of unknown lengths are taken to be equal."""
+    n, bags, width = indices.numel(), out[0].shape[0], out[0].shape[1]
+    if n % max(bags, 1):
+        r.note(f"bags of different lengths in {r.where()} are recorded as if each held all")
+        return [r.node("Embedding", [indices], (bags, width), [weight], tuple(weight.shape)), None, None, None]
+    rows = (r.node("Gather", [weight, indices], (n, width), axis=0) if r.is_live(weight)
+            else r.node("Embedding", [indices], (n, width), [weight], tuple(weight.shape)))
+    if per_sample_weights is not None:
+        rows = r.node("Mul", [rows, Ref(r.ref(per_sample_weights).node, (n, 1))], (n, width))
+    op = ("ReduceSum", "ReduceMean", "ReduceMax")[mode]
+    bagged = Ref(rows.node, (bags, n // bags, width))
+    return [r.node(op, [bagged], (bags, 1, width), axes=(1,)), None, None, None]
+
+
+def random_leaky_relu(r: Recorder, out: Tensor, x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *rest: Any) -> Ref:
+    """At inference the slope is the middle of its range."""
+    return r.node("LeakyRelu", [x], out.shape, alpha=float(f"{(lower + upper) / 2:.6g}"))
+
+
 def prelu(r: Recorder, out: Tensor, x: Tensor, weight: Tensor) -> Ref:
     if r.is_live(weight):
         return r.node("PRelu", [x, weight], out.shape)
@@ -145,8 +167,9 @@ def recurrent(op: str, gates: int, n_states: int) -> Callable[..., list[Ref]]:
         directions = 2 if bidirectional else 1
         states = [h for h in (hx if isinstance(hx, list | tuple) else [hx]) if r.is_live(h)]
         per_layer = len(params) // num_layers
-        time = 1 if batch_first else 0
-        value = r.ref(x)
+        value, time = r.ref(x), x.ndim - 2
+        if x.ndim == 3 and not batch_first:  # permutations are contracted: both layouts are (batch, time, features)
+            value = Ref(value.node, (x.shape[1], x.shape[0], x.shape[2]))
         last: list[Ref] = []
         for layer in range(num_layers):
             weights = list(params[layer * per_layer:(layer + 1) * per_layer])
@@ -169,10 +192,24 @@ def recurrent(op: str, gates: int, n_states: int) -> Callable[..., list[Ref]]:
 
 
 def max_pool(r: Recorder, out: Any, x: Tensor, kernel_size: Ints, stride: Ints = (), padding: Ints = 0,
-             dilation: Ints = 1, ceil_mode: bool = False) -> list[Ref | None]:
+             dilation: Ints = 1, ceil_mode: bool = False) -> list[Ref]:
+    """With the positions of the maxima, if the call returns them: a node of its own, as for ``TopK``."""
     n = len(many(kernel_size, x.ndim - 2))
-    more = {"dilations": many(dilation, n)} if any(d != 1 for d in many(dilation, n)) else {}
-    return [_pool(r, "MaxPool", out, x, kernel_size, stride, padding, ceil_mode, more), None]
+    more: dict[str, Any] = {"dilations": many(dilation, n)} if any(d != 1 for d in many(dilation, n)) else {}
+    outputs: list[dict[str, Any]] = [{}] if isinstance(out, Tensor) else [{}, {"output": 1}]
+    return [_pool(r, "MaxPool", out, x, kernel_size, stride, padding, ceil_mode, more | output) for output in outputs]
+
+
+def max_unpool(r: Recorder, out: Tensor, x: Tensor, indices: Tensor, *rest: Any) -> Ref:
+    """Values go to where they were the greatest; the rest is zero."""
+    return r.node("ScatterElements", [r.constant(out.shape), indices, x], out.shape)
+
+
+def fractional_pool(r: Recorder, out: Any, x: Tensor, kernel_size: Ints, output_size: Ints, samples: Tensor) -> list[Ref]:
+    """Windows at random places: as an adaptive pool whose windows overlap, without strides."""
+    n = x.ndim - 2
+    attrs: dict[str, Any] = {"kernel_shape": many(kernel_size, n), "output_size": many(output_size, n)}
+    return [r.node("MaxPool", [x], out[0].shape, attrs=attrs), r.node("MaxPool", [x], out[0].shape, attrs=attrs, output=1)]
 
 
 def avg_pool(r: Recorder, out: Tensor, x: Tensor, kernel_size: Ints, stride: Ints = (), padding: Ints = 0,

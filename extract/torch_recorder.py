@@ -1,38 +1,28 @@
 """``Recorder``: watches a PyTorch model run once and writes down one graph node per operator.
 
-It knows tensors and values, not operators: what an operator means is in ``torch_ops``.
-
-A tensor is in one of two states. *Live*: it depends on a network input, and a graph node produces it. *Constant*: it
-does not, so the computation that made it is folded away (a cast mask, a position table, a normalised weight); all that
-is kept is which trained parameters went into it. A constant becomes a ``Constant`` node when it meets a live tensor.
-
-Data movement is contracted by knowing storages: a tensor that shows all values of a storage is the same value as any
-other tensor that does. Views of a part (slices) make nodes of their own.
+What an operator means is in ``torch_ops``, which tensors are which values in ``torch_tensors``.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cg.builder import GraphBuilder
-from cg.spec import NodeSpec, Shape
+from cg.spec import TABLE, NodeSpec, Shape
 from cg.vocabulary import COMMUTATIVE
+from extract.torch_tensors import NO_PARAMS, KnownTensors, Ref, shows_all, tensors_in
 
-NO_PARAMS: frozenset[int] = frozenset()
+if TYPE_CHECKING:
+    from extract.torch_values import Values
 
-
-class Ref(NamedTuple):
-    """A live value: the node that makes it and the shape under which it is used here."""
-
-    node: int
-    shape: Shape
+__all__ = ["NO_PARAMS", "Recorder", "Ref", "shows_all", "tensors_in"]
 
 
 class SliceOf(NamedTuple):
@@ -42,7 +32,7 @@ class SliceOf(NamedTuple):
     ranges: dict[int, tuple[int, int, int]]
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(KnownTensors, TorchDispatchMode):
     """Records the operators that run while it is active in this thread, under ``torch.inference_mode``.
 
     In that mode composite operators arrive here whole (``linear``, ``scaled_dot_product_attention``, ``lstm``); see
@@ -50,99 +40,41 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, builder: GraphBuilder, model: torch.nn.Module) -> None:
-        super().__init__()
+        from extract.torch_detection import prepare
+
+        KnownTensors.__init__(self)
+        TorchDispatchMode.__init__(self)
         self.builder = builder
-        self.notes: list[str] = []
         self.ignored: Counter[str] = Counter()
         self.slices: dict[int, SliceOf] = {}
-        self._modules: dict[int, str] = {}  # dotted name
-        self._parameters: dict[int, tuple[str, int]] = {}  # dotted name and size
-        self._node_of: dict[int, int] = {}  # id of a live tensor -> node
-        self._params_of: dict[int, frozenset[int]] = {}  # id of a constant tensor -> ids of the parameters in it
-        self._by_storage: dict[int, list[torch.Tensor]] = {}  # storage -> tensors seen on it
-        self._constants: dict[int, int] = {}  # id of a constant tensor -> its Constant node
-        self._stale: set[int] = set()  # views of a part, made before their base was written to
+        self.distinct: list[torch.Tensor] = []  # each holds the different values of another tensor
         self._charged: set[int] = set()  # parameters that some node already counts
+        self._users: dict[int, list[int]] = {}  # parameter -> nodes that hold it, first the one that counts it
+        self.scalars: dict[int, float] = {}  # id of a tensor without axes -> its value, where the model wrote a number
+        self._values: Values | None = None
+        self.has_guessed = False
         self._on_meta: dict[int, torch.Tensor] = {}  # id of a stray tensor on another device -> its meta double
+        self._double_of: dict[Any, torch.Tensor] = {}  # storage and format of such a tensor -> the double of the first
         self._keep: list[Any] = [model]
         for path, module in model.named_modules():
+            prepare(module, self.notes)
             self._modules[id(module)] = path
             for name, p in module._parameters.items():
                 if p is not None and id(p) not in self._parameters:
                     self._parameters[id(p)] = (f"{path}.{name}".lstrip("."), p.numel())
                     self._remember(p)
 
-    # ---- values ------------------------------------------------------------------------------------------------
-
-    def make_live(self, tensor: torch.Tensor, node: int) -> None:
-        """From now on ``tensor`` is the value of ``node``."""
-        key = id(tensor)
-        self._stale.discard(key)
-        self._node_of[key] = node
-        self._params_of.pop(key, None)
-        self._remember(tensor)
-
-    def make_constant(self, tensor: torch.Tensor, params: frozenset[int]) -> None:
-        """From now on ``tensor`` depends on no input, only on ``params``."""
-        key = id(tensor)
-        self._node_of.pop(key, None)
-        self._constants.pop(key, None)
-        self._params_of[key] = params
-        self._remember(tensor)
-
-    def _remember(self, tensor: torch.Tensor) -> None:
-        seen = self._by_storage.setdefault(tensor.untyped_storage()._cdata, [])
-        if not any(t is tensor for t in seen):
-            seen.append(tensor)
-
-    def node_of(self, tensor: torch.Tensor) -> int | None:
-        """Node of a live tensor, ``None`` for a constant."""
-        key = id(tensor)
-        node = self._node_of.get(key)
-        if key in self._stale:
-            self.note(f"{self.where()} reads a view of a tensor that was written to after the view was taken; "
-                      "the graph holds the old values")
-        if node is None and key not in self._params_of:
-            twin = self._twin(tensor)  # e.g. ``x.data``, which no dispatch sees
-            node = None if twin is None else self._node_of.get(id(twin))
-        return node
-
-    def params_in(self, tensor: torch.Tensor) -> frozenset[int]:
-        """Ids of the trained parameters that went into a constant tensor."""
-        key = id(tensor)
-        if key in self._parameters:
-            return frozenset((key,))
-        params = self._params_of.get(key)
-        if params is None:
-            twin = self._twin(tensor)
-            params = NO_PARAMS if twin is None else self.params_in(twin)
-        return params
-
-    def _twin(self, tensor: torch.Tensor) -> torch.Tensor | None:
-        """A known tensor with the values of ``tensor``: both show all of one storage, or both the same part of it."""
-        known = [t for t in self.on_storage(tensor) if id(t) in self._node_of or id(t) in self._params_of
-                 or id(t) in self._parameters]
-        if not known:
-            return None
-        whole = shows_all(tensor)
-        for t in reversed(known):
-            if (whole and shows_all(t)) or _view(t) == _view(tensor):
-                return t
-        if any(id(t) in self._node_of for t in known):
-            self.note(f"{self.where()} uses a view that was made behind the dispatcher (.data of a part); it counts as a "
-                      "constant")
-        return None
-
-    def on_storage(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """All other tensors seen so far that share memory with ``tensor``."""
-        return [t for t in self._by_storage.get(tensor.untyped_storage()._cdata, ()) if t is not tensor]
-
     def ref(self, tensor: torch.Tensor) -> Ref:
         """``tensor`` as an argument of a node; a constant gets its ``Constant`` node here."""
         shape = tuple(tensor.shape)
         node = self.node_of(tensor)
+        if tensor.dtype.is_complex:  # real and imaginary part along a last axis, unless it has only the former
+            shape = (*shape, 1 if node is not None and prod(self.builder.shape(node)) == prod(shape) else 2)
         if node is None:
             node = self._constants.get(id(tensor))
+        if node is None and shows_all(tensor):  # the same values in another shape, such as one more axis, are one node
+            known = (t for t in self.on_storage(tensor) if id(t) in self._constants and t.dtype == tensor.dtype)
+            node = next((self._constants[id(t)] for t in known if shows_all(t)), None)
         if node is None:
             extra = self.charge(self.params_in(tensor))
             node = self.builder.add_node(NodeSpec("Constant", (), shape, extra_params=extra), ())
@@ -150,8 +82,10 @@ class Recorder(TorchDispatchMode):
             self._keep.append(tensor)
         return Ref(node, shape)
 
-    def is_live(self, tensor: torch.Tensor) -> bool:
-        return self.node_of(tensor) is not None
+    def constant(self, shape: Sequence[int], params: frozenset[int] = NO_PARAMS) -> Ref:
+        """A constant that no tensor stands for; it counts those of ``params`` that no earlier node does."""
+        spec = NodeSpec("Constant", (), tuple(shape), extra_params=self.charge(params))
+        return Ref(self.builder.add_node(spec, ()), spec.out_shape)
 
     def charge(self, params: Iterable[int]) -> int:
         """Trained scalars in ``params`` that no earlier node counts; they count from now on."""
@@ -176,23 +110,34 @@ class Recorder(TorchDispatchMode):
         spec = NodeSpec(op, tuple(r.shape for r in refs), tuple(out_shape), weight_shape, bias,
                         tuple(sorted({**(attrs or {}), **more}.items())))
         present = [w for w in weights if w is not None]
-        extra = self._charge_weights(op, present) - spec.params
+        params = frozenset().union(*(self.params_in(w) for w in present)) if present else NO_PARAMS
+        again = params & self._charged
+        if again:
+            self.note(f"{op} uses {', '.join(sorted(self._parameters[p][0] for p in again))} again: a shared parameter "
+                      "counts once, where its argument is largest")
+        extra = self.charge(params) - spec.params
         if extra:
             spec = NodeSpec(op, spec.in_shapes, spec.out_shape, weight_shape, bias, spec.attrs, extra)
-        return Ref(self.builder.add_node(spec, [r.node for r in refs]), tuple(out_shape))
+        made = self.builder.add_node(spec, [r.node for r in refs])
+        for p in params:
+            if p not in again or p in self._users:  # a parameter that a Constant node counts stays there
+                self._users.setdefault(p, []).append(made)
+        return Ref(made, tuple(out_shape))
 
-    def _charge_weights(self, op: str, weights: Sequence[torch.Tensor]) -> int:
-        if not weights:
-            return 0
-        params = frozenset().union(*(self.params_in(w) for w in weights))
-        again = sorted(self._parameters[p][0] for p in params if p in self._charged)
-        if again:
-            self.note(f"{op} uses {', '.join(again)} again: a shared parameter counts once, where it is used first")
-        return self.charge(params)
+    def settle_shared(self) -> None:
+        """A parameter that several nodes use counts in the one with the largest argument, the first of those.
 
-    def forget_parts(self, tensor: torch.Tensor) -> None:
-        """The storage of ``tensor`` was written to: other views of a part of it no longer show what was recorded."""
-        self._stale.update(id(t) for t in self.on_storage(tensor) if not shows_all(t))
+        The order in which parallel branches run differs between frameworks; so far the first that ran counts it.
+        """
+        for p, users in self._users.items():
+            if len(users) > 1:
+                specs = [TABLE.specs[self.builder._spec[n]] for n in users]
+                sizes = [prod(s.in_shapes[0]) if s.in_shapes else 0 for s in specs]
+                best = sizes.index(max(sizes))
+                for place, change in ((0, -1), (best, 1)) if best else ():
+                    spec = TABLE.specs[self.builder._spec[users[place]]]
+                    changed = replace(spec, extra_params=spec.extra_params + change * self._parameters[p][1])
+                    self.builder._spec[users[place]] = TABLE.intern(changed)
 
     def cut(self, x: torch.Tensor | Ref, axis: int, start: int, end: int, step: int = 1) -> Ref:
         """``Slice`` along one axis; nothing if all is kept, and one node for slices of a slice."""
@@ -215,31 +160,44 @@ class Recorder(TorchDispatchMode):
                                  "starts": tuple(ranges[a][0] for a in axes)}
         if any(ranges[a][2] != 1 for a in axes):
             attrs["steps"] = tuple(ranges[a][2] for a in axes)
-        made = self.node("Slice", [base], out, **attrs)
+        made = self.node("Slice", [base], out, **attrs)  # the same part twice is two nodes, as search spaces count them
         self.slices[made.node] = SliceOf(base, ranges)
         return made
 
-    def note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def where(self) -> str:
-        """Dotted name of the innermost module of the model that is running."""
-        frame = sys._getframe(1)
-        while frame is not None:
-            name = self._modules.get(id(frame.f_locals.get("self")))
-            if name is not None:
-                return name or "the model itself"
-            frame = frame.f_back  # type: ignore[assignment]
-        return "the model itself"
+    def guess(self, text: str) -> None:
+        """Note that a size was taken at its largest because it depends on values."""
+        self.has_guessed = True
+        self.note(text)
 
     # ---- dispatch ----------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (),
                            kwargs: dict[str, Any] | None = None) -> Any:
-        from extract.torch_ops import record
+        from extract.torch_calls import record
 
-        return record(self, func, args, kwargs or {})
+        if self._values is None:
+            return record(self, func, args, kwargs or {})
+        return self._values.call(lambda f, a, k: record(self, f, a, k), func, args, kwargs or {})
+
+    def use_values(self, values: Values) -> None:
+        """Work out the values of small tensors beside the run, and tell where one that depends on the inputs is read."""
+
+        def told(tensor: torch.Tensor) -> None:
+            if self.is_live(tensor):
+                self.note(f"{self.where()} reads the value of a tensor that depends on the inputs; the graph holds for the "
+                          "values of these example inputs")
+
+        self._values = values
+        values.on_read = told
+
+    def value_of(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The numbers in ``tensor`` where they are known (see ``torch_values``); they are about to be looked at."""
+        return None if self._values is None else self._values.read(tensor)
+
+    def know(self, tensor: torch.Tensor, real: torch.Tensor | None) -> None:
+        """``tensor`` has the values of ``real``."""
+        if self._values is not None and real is not None:
+            self._values.know(tensor, real)
 
     def on_one_device(self, tensors: list[torch.Tensor], args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Where meta tensors meet others (an index table made on the CPU in ``forward``), the others become meta.
@@ -251,32 +209,31 @@ class Recorder(TorchDispatchMode):
             return args, kwargs  # torch itself lets a zero-dimensional CPU tensor take part, and its value is known
         return self._to_meta(args), self._to_meta(kwargs)
 
+    def _new_double(self, value: torch.Tensor) -> torch.Tensor:
+        """A view of the double of an earlier tensor, if both show the same storage in full and in one order."""
+        if not (value.is_contiguous() and shows_all(value)):
+            return torch.empty_like(value, device="meta")
+        key = value.untyped_storage()._cdata, value.dtype
+        double = self._double_of.get(key)
+        if double is None:
+            double = self._double_of[key] = torch.empty_like(value, device="meta")
+        return double.view(value.shape)
+
     def _to_meta(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             if value.is_meta or value.ndim == 0:
                 return value
             double = self._on_meta.get(id(value))
             if double is None:
-                double = torch.empty_like(value, device="meta")
+                double = self._new_double(value)
                 self._on_meta[id(value)] = double
                 self._keep.append(value)
                 self.make_constant(double, self.params_in(value))
+                if self._values is not None:
+                    self.know(double, value.clone())
             return double
         if isinstance(value, list | tuple):
             return type(value)(self._to_meta(v) for v in value)
         if isinstance(value, dict):
             return {k: self._to_meta(v) for k, v in value.items()}
         return value
-
-
-def _view(tensor: torch.Tensor) -> tuple[object, ...]:
-    """Which part of its storage a tensor shows."""
-    return tensor.shape, tensor.stride(), tensor.storage_offset()
-
-
-def shows_all(tensor: torch.Tensor) -> bool:
-    """Whether every value of the storage appears exactly once in ``tensor`` (a reshape or permutation of it)."""
-    if prod(tensor.shape) * tensor.element_size() != tensor.untyped_storage().nbytes():
-        return False
-    # expanded dimensions have stride 0: they would count one value several times
-    return all(s != 0 or d == 1 for s, d in zip(tensor.stride(), tensor.shape, strict=True))

@@ -39,7 +39,7 @@ def check(name: str, count: int, seed: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_trace_of_real_network_equals_direct_graph(name: str) -> None:
-    check(name, 10, seed=0)
+    check(name, 20 if name == "nasbench101" else 10, seed=0)  # some cells of it cut the same channels twice
 
 
 @pytest.mark.slow

@@ -130,6 +130,22 @@ SINGLE = {
     "repeat": (lambda x: x.repeat(1, 2, 1), TOKENS, "Tile", {"repeats": (1, 2, 1)}, (1, 10, 8)),
     "roll": (lambda x: x.roll((1, 2), (1, 2)), TOKENS, "Roll", {"axes": (1, 2), "shifts": (1, 2)}, TOKENS),
     "flip": (lambda x: x.flip(1), TOKENS, "Slice", {"axes": (1,), "ends": (-6,), "starts": (-1,), "steps": (-1,)}, TOKENS),
+    "windows along an axis": (lambda x: x.unfold(2, 3, 1), IMAGE, "Gather", {"axis": 2}, (1, 8, 4, 3, 6)),
+    "strided view": (lambda x: x.as_strided((5, 3), (8, 1)), (40,), "Gather", {"axis": 0}, (5, 3)),
+    "fold": (nn.Fold((6, 6), 2, stride=2, padding=1), (1, 32, 16), "ScatterElements", {
+        "dilations": (1, 1), "kernel_shape": (2, 2), "pads": (1, 1, 1, 1), "reduction": "add", "strides": (2, 2)}, IMAGE),
+    "diagonal": (lambda x: x.diagonal(dim1=2, dim2=1), TOKENS, "GatherND", {"axes": (1, 2)}, (1, 5)),
+    "take": (lambda x: x.take(torch.tensor([1, 7])), (40,), "Gather", {"axis": 0}, (2,)),
+    "rows of a constant mask": (lambda x: x[:, torch.tensor([True, False, True, False, True])], TOKENS, "Gather",
+                                {"axis": 1}, (1, 3, 8)),
+    "any": (lambda x: x.any(-1), TOKENS, "ReduceMax", {"axes": (2,)}, (1, 5, 1)),
+    "power of two": (lambda x: x.exp2(), TOKENS, "Pow", {"scalar": 2.0, "scalar_first": True}, TOKENS),
+    "unique": (lambda x: x.unique(), (40,), "TopK", {"axis": 0, "k": 40, "largest": False}, (40,)),
+    "rrelu": (nn.RReLU(0.1, 0.3), IMAGE, "LeakyRelu", {"alpha": 0.2}, IMAGE),
+    "affine grid": (lambda x: F.affine_grid(x, (1, 8, 6, 4), False), (1, 2, 3), "AffineGrid", {}, (1, 6, 4, 2)),
+    "result given": (lambda x: torch.exp(x, out=torch.empty(1, 5, 8, device="meta")), TOKENS, "Exp", {}, TOKENS),
+    "copy of a view": (lambda x: torch.slice_copy(x, 1, 0, 2), TOKENS, "Slice", {
+        "axes": (1,), "ends": (2,), "starts": (0,)}, (1, 2, 8)),
     "gather": (lambda x: x[:, torch.tensor([0, 3])], TOKENS, "Gather", {"axis": 1}, (1, 2, 8)),
     "matmul with itself": (lambda x: x @ x.transpose(1, 2), TOKENS, "MatMul", {}, (1, 5, 5)),
     "einsum": (lambda x: torch.einsum("bij,bkj->bik", x, x), TOKENS, "Einsum", {
@@ -155,6 +171,8 @@ def test_one_operator(name: str) -> None:
     (lambda x: x * 1, IMAGE), (lambda x: x / 1 - 0, IMAGE), (lambda x: x.transpose(1, 2).contiguous().view(8, 5), TOKENS),
     (lambda x: x.unsqueeze(0).squeeze(), TOKENS), (lambda x: x[:, :], TOKENS), (lambda x: torch.cat([x]), TOKENS),
     (lambda x: x.expand(1, 5, 8), TOKENS), (nn.AdaptiveAvgPool2d(6), IMAGE), (lambda x: F.pad(x, (0, 0)), IMAGE),
+    (lambda x: x.unfold(2, 3, 3).unfold(3, 2, 2), IMAGE), (lambda x: x.as_strided((40,), (1,)), TOKENS),
+    (lambda x: torch.view_as_real(torch.view_as_complex(x)), (1, 5, 2)), (lambda x: torch.permute_copy(x, (2, 0, 1)), TOKENS),
     (lambda x: x.data, IMAGE), (lambda x: x.chunk(1)[0], TOKENS), (lambda x: F.interpolate(x, (6, 6)), IMAGE),
 ])
 def test_what_computes_nothing_makes_no_node(model: Any, shape: tuple[int, ...]) -> None:
@@ -170,11 +188,49 @@ SEVERAL = {
     "rsqrt": (lambda x: x.rsqrt(), [IMAGE], "Input Reciprocal Sqrt"),
     "number by": (lambda x: 2 / x, [IMAGE], "Input Mul Reciprocal"),
     "alpha": (lambda x: torch.add(x, x.relu(), alpha=2), [IMAGE], "Add Input Mul Relu"),
+    "unfold": (nn.Unfold(3, padding=1), [IMAGE], "Gather Gather Input Pad"),
+    "tangent": (lambda x: x.tan(), [IMAGE], "Cos Div Input Sin"),
+    "where, with a number in a tensor": (lambda x: torch.where(x > 0, torch.zeros(()), x), [IMAGE], "Greater Input Where"),
+    "hard shrink": (nn.Hardshrink(), [IMAGE], "Abs Greater Input Where"),
+    "soft shrink": (nn.Softshrink(), [IMAGE], "Abs Add Input Mul Relu Sign"),
+    "infinite or not": (lambda x: x.isinf(), [IMAGE], "Abs Equal Input"),
+    "logit": (lambda x: x.logit(0.01), [IMAGE], "Clip Div Input Log Sub"),
+    "distances": (lambda x, y: torch.cdist(x, y), [TOKENS, (1, 3, 8)], "Input Input ReduceL2 Sub"),
+    "median": (lambda x: x.median(1).values, [TOKENS], "Input Slice TopK"),
+    "median of all": (lambda x: x.median(), [TOKENS], "Input Slice TopK"),
+    "buckets": (lambda x: torch.bucketize(x, torch.tensor([0.0, 1.0])), [TOKENS], "Constant Greater Input ReduceSum"),
+    "places in order": (lambda x, y: torch.searchsorted(x, y, right=True), [(4, 9), (4, 2)],
+                        "Input Input Less Not ReduceSum"),
+    "mask": (lambda x: x[x > 0], [TOKENS], "GatherND Greater Input NonZero"),
+    "masked select": (lambda x: x.masked_select(x[..., :1] > 0), [TOKENS],
+                      "Expand GatherND Greater Input NonZero Slice"),
+    "write where a mask is true": (lambda x: _write_masked(x), [TOKENS], "Constant Greater Input ScatterND Where"),
+    "rows that are not zero": (lambda x, y: x[torch.where(y)[0]], [(5, 8), (5,)], "Gather Input Input NonZero"),
+    "two index tensors": (lambda x, i: x[:, i.long(), i.long() + 1], [TOKENS, (2,)], "Add Concat GatherND Input Input"),
+    "maximum and back": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2), [IMAGE],
+                         "Constant Input MaxPool MaxPool ScatterElements"),
+    "loop over what differs": (lambda x: sum((x == v).float() for v in x.unique()), [(40,)], "Equal Input Slice TopK"),
+    "bag": (Of(lambda self, x: self.bag(x.long()), bag=nn.EmbeddingBag(10, 4)), [(3, 2)], "Embedding Input ReduceMean"),
+    "weights from the input, transposed": (lambda x, w: F.conv_transpose2d(x, w), [IMAGE, (8, 2, 3, 3)],
+                                           "ConvTranspose Input Input"),
+    "fourier and back": (lambda x: torch.fft.irfft2(torch.fft.rfft2(x, norm="ortho"), norm="ortho"), [TOKENS],
+                         "DFT DFT DFT DFT Input Mul Mul"),
+    "fourier and back, other norm": (lambda x: torch.fft.ifft(torch.fft.fft(x)).real, [TOKENS], "DFT DFT Input Slice"),
+    "complex product": (lambda x, y: torch.view_as_real(torch.view_as_complex(x) * torch.view_as_complex(y)),
+                        [(1, 5, 2)] * 2, "Add Concat Input Input Mul Mul Mul Mul Slice Slice Slice Slice Sub"),
+    "complex by real": (lambda x, y: torch.view_as_real(torch.view_as_complex(x) * y), [(1, 5, 2), (1, 5)],
+                        "Input Input Mul"),
+    "size of a complex number": (lambda x: torch.view_as_complex(x).abs(), [(1, 5, 2)], "Input ReduceL2"),
+    "fourier": (lambda x: torch.view_as_real(torch.fft.rfft(x)), [TOKENS], "DFT Input"),
+    "polar": (lambda x, y: torch.view_as_real(torch.polar(x, y)), [(5,)] * 2, "Concat Cos Input Input Mul Mul Sin"),
+    "outside the table, in place": (lambda x: x.clone().renorm_(2, 1, 1.0), [TOKENS],
+                                    "Add Greater Input Mul Reciprocal ReduceL2 Where"),
     "glu": (nn.GLU(1), [IMAGE], "Input Mul Sigmoid Slice Slice"),
     "standard deviation": (lambda x: x.std(1), [TOKENS], "Input Pow ReduceMean ReduceMean Sqrt Sub"),
     "max with position": (lambda x: x.max(1), [TOKENS], "ArgMax Input ReduceMax"),
     "max value only": (lambda x: x.max(1).values, [TOKENS], "Input ReduceMax"),
-    "cat of chunks": (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), [IMAGE], "Concat Input Slice Slice"),
+    "cat of chunks": (lambda x: torch.cat(x.split((2, 5, 1), 1)[::-1], 1), [IMAGE], "Concat Input Slice Slice Slice"),
+    "halves changed over": (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), [IMAGE], "Input Roll"),
     "unused chunk": (lambda x: x.chunk(4, 1)[1], [IMAGE], "Input Slice"),
     "split": (lambda x: [p.relu() for p in x.split([3, 5], 1)], [IMAGE], "Input Relu Relu Slice Slice"),
     "stack": (lambda x: torch.stack([x, x.relu()]), [IMAGE], "Concat Input Relu"),
@@ -217,6 +273,13 @@ def _in_place_through_a_view(x: Any) -> Any:
 def _write(x: Any) -> Any:
     y = x.clone()
     y[:, 0] = x[:, 1].relu()
+    return y
+
+
+def _write_masked(x: Any) -> Any:
+    y = x.clone()
+    y[x > 0.5] = 2.0
+    y[:, 0] = 3.0
     return y
 
 
