@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cg._version import __version__
 
 _LAZY = {
-    "Graph": "cg.graph", "GraphBuilder": "cg.builder", "GraphSet": "cg.graphset", "NodeSpec": "cg.spec",
+    "Cell": "cg.cells", "Graph": "cg.graph", "GraphBuilder": "cg.builder", "GraphSet": "cg.graphset", "NodeSpec": "cg.spec",
     "canonicalize": "cg.transforms", "fingerprint": "cg.fingerprints", "features": "cg.node_features",
     "statistics": "cg.global_statistics", "spectrum": "cg.spectra", "CGError": "cg.errors",
 }
@@ -20,6 +20,7 @@ __all__ = [*_LAZY, "__version__"]
 
 if TYPE_CHECKING:
     from cg.builder import GraphBuilder
+    from cg.cells import Cell
     from cg.errors import CGError
     from cg.fingerprints import fingerprint
     from cg.global_statistics import statistics

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from cg.cells import Cell
 from cg.errors import LabelError
 from cg.graph import Graph
 
 MIN_LABELS = 2
 
 
-def check_labels(graphs: Sequence[Graph], y: Any) -> np.ndarray:
+def check_labels(graphs: Sequence[Graph | Cell], y: Any) -> np.ndarray:
     """Labels as float64 ``[B]``. Raises ``LabelError`` naming the first bad one; at least two networks are needed."""
     try:
         values = np.asarray(y, np.float64)

@@ -15,7 +15,7 @@ ALLOWED = {
     "cg": set(),
     "extract": {"cg"},
     "contrastive": {"cg"},
-    "finetune": {"cg", "contrastive"},
+    "finetune": {"cg", "contrastive", "extract"},  # extract: only for proxies of untrained networks
     "evo_search": {"cg", "extract", "contrastive", "finetune"},
 }
 _MODULE = re.compile(rf"({'|'.join(ALLOWED)})(\.\w+)*")

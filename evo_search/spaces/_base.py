@@ -17,6 +17,7 @@ from cg.errors import CGError
 if TYPE_CHECKING:
     import torch
 
+    from cg.cells import Cell
     from cg.graph import Graph
 
 G = TypeVar("G", bound=Hashable)
@@ -79,6 +80,10 @@ class SearchSpace(ABC, Generic[G]):
     @abstractmethod
     def native(self, a: G) -> np.ndarray:
         """The space's own one-hot encoding, float32 ``[width]`` with the same width for every genome."""
+
+    def cell(self, a: G) -> Cell:
+        """``a`` as a graph of the space's own operations, for predictors that read cells."""
+        raise CGError(f"{self.name} has no cells; use to_graph")
 
     @abstractmethod
     def count_params(self, a: G) -> int:

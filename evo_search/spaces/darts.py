@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from cg.cells import Cell
 from cg.errors import CGError
 from evo_search.spaces._base import SearchSpace, nodes_of, one_of
 
@@ -113,6 +114,26 @@ class NASBench301(SearchSpace[Genome301]):
         for slot, (source, op) in enumerate(_sorted_edges(a)):
             parts += [np.arange(slot // 2 % INNER_NODES + 2) == source, np.arange(len(OPS)) == op]
         return np.concatenate(parts).astype(np.float32)
+
+    def cell(self, a: Genome301) -> Cell:
+        """Normal and reduction cell side by side: two inputs, eight operations, four sums and the output of each."""
+        ops: list[str] = []
+        arrows: list[tuple[int, int]] = []
+        for part, edges in (("normal", a[:8]), ("reduce", a[8:])):
+            value = [len(ops), len(ops) + 1]  # nodes that hold the inputs and the sums
+            ops += [f"{part} input 0", f"{part} input 1"]
+            for slot in range(0, 8, 2):
+                made = []
+                for source, op in edges[slot:slot + 2]:
+                    arrows.append((value[source], len(ops)))
+                    made.append(len(ops))
+                    ops.append(OPS[op])
+                arrows += [(m, len(ops)) for m in made]
+                value.append(len(ops))
+                ops.append("sum")
+            arrows += [(v, len(ops)) for v in value[2:]]
+            ops.append(f"{part} output")
+        return Cell(tuple(ops), tuple(arrows), self.encode(a))
 
     def count_params(self, a: Genome301) -> int:
         return _fixed_params(self.num_classes) + sum(

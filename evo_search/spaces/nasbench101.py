@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
+from cg.cells import Cell
 from cg.errors import CGError
 from evo_search.spaces._base import SearchSpace, nodes_of, one_of
 
@@ -254,6 +255,11 @@ class NASBench101(SearchSpace[Genome101]):
         for v, op in enumerate(a.ops):
             out[21 + v * len(OPS) + op] = 1
         return out
+
+    def cell(self, a: Genome101) -> Cell:
+        """Vertices as published: input, operations, output."""
+        arrows = tuple((x, y) for y, feeds in enumerate(sources(a.vertices, a.adjacency)) for x in feeds)
+        return Cell(("input", *(OPS[op] for op in a.ops), "output"), arrows, self.encode(a))
 
     def count_params(self, a: Genome101) -> int:
         fixed, by_op = _param_terms(a.vertices, a.adjacency)

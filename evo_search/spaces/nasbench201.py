@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from cg.cells import Cell
 from cg.errors import CGError
 from evo_search.spaces._base import SearchSpace, nodes_of, one_of
 
@@ -119,6 +120,13 @@ class NASBench201(SearchSpace[Genome201]):
     def native(self, a: Genome201) -> np.ndarray:
         """One-hot operation of each edge, float32 ``[30]``."""
         return np.eye(len(OPS), dtype=np.float32)[list(a)].ravel()
+
+    def cell(self, a: Genome201) -> Cell:
+        """Operations are nodes: input, those of ``EDGES``, output; an operation feeds all that start where it ends."""
+        arrows = [(0, k + 1) for k, (s, _) in enumerate(EDGES) if s == 0]
+        arrows += [(j + 1, k + 1) for j, (_, t) in enumerate(EDGES) for k, (s, _) in enumerate(EDGES) if s == t]
+        arrows += [(k + 1, len(EDGES) + 1) for k, (_, t) in enumerate(EDGES) if t == 3]
+        return Cell(("input", *(OPS[op] for op in a), "output"), tuple(arrows), self.encode(a))
 
     def count_params(self, a: Genome201, published: bool = True) -> int:
         """Trained scalars. ``published``: with the weights of edges that no signal passes, as the benchmark counts

@@ -1,0 +1,120 @@
+"""What the rival networks read: graphs or cells as tokens, node features and edges, many of them joined into one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cg.cells import Cell
+from cg.errors import CGError
+from cg.graph import Graph
+from cg.node_features import node_matrix, op_index
+from cg.vocabulary import OPS
+
+Network = Graph | Cell
+
+
+class Nodes(NamedTuple):
+    """One network: ``token [n]`` (operation number), ``extra [n, f]`` (f = 0 for cells), ``edges [2, e]`` source, target."""
+
+    token: np.ndarray
+    extra: np.ndarray
+    edges: np.ndarray
+
+
+class Batch(NamedTuple):
+    """Networks side by side as one graph.
+
+    Attributes:
+        x: one-hot operation beside the node features, float32 ``[N, width]``.
+        token: operation numbers ``[N]``.
+        src, dst: edges ``[E]``.
+        owner: which network a node belongs to ``[N]``.
+        first: number of each network's first node ``[B]``.
+        size: how many networks, B.
+    """
+
+    x: Tensor
+    token: Tensor
+    src: Tensor
+    dst: Tensor
+    owner: Tensor
+    first: Tensor
+    size: int
+
+    def mean_nodes(self, values: Tensor) -> Tensor:
+        """Mean over the nodes of each network: ``[N, d]`` -> ``[B, d]``."""
+        total = values.new_zeros(self.size, values.shape[1]).index_add_(0, self.owner, values)
+        return total / torch.bincount(self.owner, minlength=self.size)[:, None]
+
+
+class Reader:
+    """Turns networks into ``Nodes``. What an operation's number is, and the scale of the features, is fixed by the networks
+    that it is made from; later ones must be of the same kind, and cells must have no new operation.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        kinds = {type(n) for n in networks}
+        if kinds == {Cell}:
+            self.cells = True
+            names = sorted({op for n in networks if isinstance(n, Cell) for op in n.ops})
+        elif kinds == {Graph}:
+            self.cells = False
+            names = list(OPS)
+        else:
+            raise CGError(f"networks must be all cg.Graph or all cg.Cell, got {sorted(k.__name__ for k in kinds) or 'none'}")
+        self.number = {name: i for i, name in enumerate(names)}
+        rows = np.zeros((1, 0)) if self.cells else np.concatenate([node_matrix(n) for n in networks if isinstance(n, Graph)])
+        self.mean, self.std = rows.mean(0), rows.std(0) + 1e-6
+
+    @property
+    def tokens(self) -> int:
+        """How many operations there are."""
+        return len(self.number)
+
+    @property
+    def width(self) -> int:
+        """Columns of ``Batch.x``."""
+        return self.tokens + len(self.mean)
+
+    def read(self, networks: Sequence[Network]) -> list[Nodes]:
+        """One ``Nodes`` for each network. ``CGError`` names the first one of another kind or with a new operation."""
+        return [self._one(n) for n in networks]
+
+    def _one(self, n: Network) -> Nodes:
+        if isinstance(n, Graph) and not self.cells:
+            extra = ((node_matrix(n) - self.mean) / self.std).astype(np.float32)
+            return Nodes(op_index(n), extra, np.stack([n.src, n.dst]).astype(np.int64))
+        if not (isinstance(n, Cell) and self.cells):
+            raise CGError(f"{n.name!r} is a {type(n).__name__}, and what was learned from is not; use one kind for both")
+        try:
+            token = np.array([self.number[op] for op in n.ops], np.int64)
+        except KeyError as error:
+            raise CGError(f"cell {n.name!r} has the operation {error}, which no labelled cell has") from None
+        return Nodes(token, np.zeros((len(token), 0), np.float32), np.array(n.edges, np.int64).reshape(-1, 2).T)
+
+    def batch(self, items: Sequence[Nodes], global_node: bool = False) -> Batch:
+        """``items`` joined. ``global_node`` puts one more node in front of each network, to which all others send, with an
+        all-zero row of ``x`` (Dudziak et al., arXiv 2007.08668, section 3.2)."""
+        lead = int(global_node)
+        sizes = np.array([len(i.token) + lead for i in items])
+        first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        owner = np.repeat(np.arange(len(items)), sizes)
+        x = np.zeros((sizes.sum(), self.width), np.float32)
+        token = np.concatenate([np.concatenate([np.full(lead, -1), i.token]) for i in items])
+        real = token >= 0
+        x[np.flatnonzero(real), token[real]] = 1
+        if self.width > self.tokens:
+            x[real, self.tokens:] = np.concatenate([i.extra for i in items])
+        src = [i.edges[0] + f + lead for i, f in zip(items, first, strict=True)]
+        dst = [i.edges[1] + f + lead for i, f in zip(items, first, strict=True)]
+        if global_node:
+            src.append(np.flatnonzero(real))
+            dst.append(first[owner[real]])
+        t = torch.from_numpy
+        return Batch(t(x), t(token.astype(np.int64)), t(np.concatenate(src).astype(np.int64)),
+                     t(np.concatenate(dst).astype(np.int64)), t(owner.astype(np.int64)), t(first.astype(np.int64)), len(items))
