@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from cg.graph import Graph
-from cg.spec import NodeSpec
+from cg.spec import TABLE, NodeSpec
 
 
 @dataclass
@@ -65,4 +67,7 @@ class Draft:
         edges = [(place[s], place[d], arg) for d in place for arg, s in enumerate(self.inputs[d])]
         outputs = [place[o] for o in dict.fromkeys(self.outputs)]
         g = self.origin
-        return Graph.make([self.specs[i] for i in place], edges, outputs, name=g.name, family=g.family, meta=g.meta)
+        old = g.spec.tolist()  # a spec that was left alone is in the table already
+        specs = np.array([old[i] if i < g.n_nodes and self.specs[i] is g.nodes[i] else TABLE.intern(self.specs[i])
+                          for i in place], np.int32)
+        return Graph.make(specs, np.array(edges, np.int64).reshape(-1, 3), outputs, name=g.name, family=g.family, meta=g.meta)

@@ -6,7 +6,11 @@ from dataclasses import replace
 
 from cg.graph import Graph
 from cg.transforms._draft import Draft
+from cg.transforms._pattern import Presence
 from cg.vocabulary import COMMUTATIVE
+
+_MIXED = Presence(lambda s: s.op in COMMUTATIVE and list(s.in_shapes) != sorted(
+    s.in_shapes, key=lambda shape: (len(shape), shape), reverse=True))
 
 
 def sort_arguments(graph: Graph) -> Graph:
@@ -14,6 +18,8 @@ def sort_arguments(graph: Graph) -> Graph:
     shape), as ``GraphBuilder`` writes them; arguments of one shape keep their order, which no fingerprint sees. Nothing
     else changes.
     """
+    if not _MIXED(graph):
+        return graph
     draft = Draft.open(graph)
     changed = False
     for i, spec in enumerate(draft.specs):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from cg.graph import Graph
 from cg.spec import NodeSpec
 from cg.transforms._draft import Draft
+from cg.transforms._pattern import Presence
+
+_CONSTANTS = Presence(lambda s: s.op == "Constant")
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -12,6 +15,8 @@ def fold_constants(graph: Graph) -> Graph:
     parameters and theirs, provided that nothing else reads those (they would be counted twice). Repeated until nothing
     folds. ``params`` is unchanged. An output node and an ``Unknown`` node are not folded.
     """
+    if not _CONSTANTS(graph):
+        return graph
     draft = Draft.open(graph)
     readers = [set(r) for r in draft.consumers()]
     outputs, changed = set(draft.outputs), False

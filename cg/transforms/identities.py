@@ -8,6 +8,7 @@ from typing import Final
 from cg.graph import Graph
 from cg.spec import NodeSpec
 from cg.transforms._draft import Draft
+from cg.transforms._pattern import Presence
 
 # Operators outside the vocabulary that compute nothing at inference; an importer may keep them as ``Unknown``.
 NAMES: Final = frozenset({"Identity", "Dropout", "Cast", "CastLike", "StopGradient", "identity", "dropout", "cast"})
@@ -17,12 +18,12 @@ _RESHAPING: Final = frozenset({"Concat", "Sum", "Max", "Min", "Mean"})
 def drop_identities(graph: Graph) -> Graph:
     """Contract: nodes are removed, nothing else changes. Removed are, where the number of values stays the same,
     ``Unknown`` nodes named like an identity, joins and n-ary operators of one argument, ``Slice``, ``Pad``, ``Expand``,
-    ``Tile``, ``Resize`` and pools that do nothing, ``Add`` of 0 and ``Mul`` or ``Pow`` by 1.
+    ``Tile``, ``Resize`` and pools that do nothing, ``Gather`` from an axis of one, ``Add`` of 0 and ``Mul`` or ``Pow`` by 1.
     """
+    if not _IDENTITIES(graph):
+        return graph
     draft = Draft.open(graph)
     replaced = {i: draft.inputs[i][0] for i, spec in enumerate(draft.specs) if is_identity(spec)}
-    if not replaced:
-        return graph
     draft.redirect(replaced)
     return draft.close()
 
@@ -38,6 +39,9 @@ def is_identity(spec: NodeSpec) -> bool:
         return all(step > 0 for step in spec.attr("steps", ()))
     if op == "Pad":
         return not any(spec.attr("pads", (1,)))
+    if op == "Gather":  # from an axis of one there is but one value to take
+        axis = spec.attr("axis")
+        return axis is not None and -len(spec.in_shapes[0]) <= axis < len(spec.in_shapes[0]) and spec.in_shapes[0][axis] == 1
     if op in ("Expand", "Tile", "Resize"):
         return spec.in_shapes[0] == spec.out_shape
     if op in ("MaxPool", "AveragePool"):
@@ -48,3 +52,6 @@ def is_identity(spec: NodeSpec) -> bool:
     if op in ("Mul", "Pow"):
         return scalar == 1 and not spec.attr("scalar_first")
     return op in _RESHAPING and scalar is None
+
+
+_IDENTITIES: Final = Presence(is_identity)

@@ -27,7 +27,7 @@ def chain(*specs: NodeSpec) -> Graph:
     unary("Concat", axis=1), unary("Sum"), unary("Slice", axes=(2,), starts=(0,), ends=(4,)), unary("Pad", pads=(0,) * 8),
     unary("Expand"), unary("Resize", mode="nearest"), unary("Add", scalar=0.0), unary("Mul", scalar=1.0),
     unary("Pow", scalar=1.0), unary("AveragePool", kernel_shape=(1, 1), pads=(0, 0, 0, 0), strides=(1, 1)),
-    unary("Reshape", (1, 128)), unary("Transpose", (1, 4, 8, 4)), unary("Reshape", (1, 8, 4, 4)),
+    unary("Reshape", (1, 128)), unary("Transpose", (1, 4, 8, 4)), unary("Reshape", (1, 8, 4, 4)), unary("Gather", axis=0),
 ], ids=lambda s: f"{s.op}-{dict(s.attrs)}")
 def test_node_that_computes_nothing_vanishes(spec: NodeSpec) -> None:
     flat = unary("Relu", spec.out_shape, spec.out_shape)
@@ -40,7 +40,7 @@ def test_node_that_computes_nothing_vanishes(spec: NodeSpec) -> None:
     unary("Unknown", name="Fold"), unary("Slice", (1, 8, 4, 2), axes=(3,), starts=(0,), ends=(2,)),
     unary("Slice", axes=(3,), starts=(-1,), ends=(-5,), steps=(-1,)), unary("Pad", (1, 8, 5, 4), pads=(0, 0, 1, 0, 0, 0, 0, 0)),
     unary("Add", scalar=0.5), unary("Mul", scalar=0.0), unary("Pow", scalar=1.0, scalar_first=True), unary("Roll"),
-    unary("AveragePool", kernel_shape=(3, 3), pads=(1, 1, 1, 1), strides=(1, 1)), unary("Max", scalar=1.0),
+    unary("AveragePool", kernel_shape=(3, 3), pads=(1, 1, 1, 1), strides=(1, 1)), unary("Clip", min=1.0),
     unary("Gather", axis=1), unary("Relu"), unary("Expand", (1, 16, 4, 2)),
 ], ids=lambda s: f"{s.op}-{dict(s.attrs)}")
 def test_node_that_computes_or_selects_stays(spec: NodeSpec) -> None:
