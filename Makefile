@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 PARTS ?= 3
 PART ?= $(shell date +%j)
 # every script that answers a question; the others make what is shipped
-BENCHMARKS ?= $(filter-out benchmarks/make_% benchmarks/pretrain_% benchmarks/readme_% benchmarks/_%,$(wildcard benchmarks/*.py))
+BENCHMARKS ?= $(filter-out benchmarks/make_% benchmarks/pretrain_% benchmarks/readme_% benchmarks/zoo_% benchmarks/_%,$(wildcard benchmarks/*.py))
 
 .PHONY: install demo test slow lint benchmarks docs clean
 
@@ -46,6 +46,7 @@ lint: install
 
 docs: install
 	$(BIN)/python docs/make_statistics.py
+	$(BIN)/python docs/make_operators.py
 	$(BIN)/python benchmarks/readme_tables.py
 
 benchmarks: install

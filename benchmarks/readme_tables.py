@@ -11,6 +11,8 @@ rows come from every file ``benchmarks/results/NAME*.csv`` or ``NAME*.json`` (a 
 ``search``    space, strategy, seed, queries, best_value; optional optimum (best possible), queries_to_reach
 ``speed``     the ``parts`` of ``benchmarks/speed.py`` instead of rows
 ``encoders``  no file: read from the config.json of the shipped encoders
+``extract_goals``, ``extract_reach``, ``extract_speed``, ``extract_macs``, ``extract_laws``: the totals in the results of the
+              scripts of these names (the first is made of all of them)
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/protocol.md")
+PAGES = ("README.md", "docs/protocol.md", "docs/extracting.md")
 _BLOCK = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results:\2 -->)", re.DOTALL)
 Row = dict[str, Any]
 
@@ -127,8 +129,17 @@ def encoders(_: Path) -> str:
     return _table(("name", "configuration", "pre-trained on", "graphs", "steps"), lines)
 
 
+def _extract_tables() -> dict[str, Callable[[Path], str]]:
+    from _extract_tables import TABLES as found
+
+    def table(name: str) -> Callable[[Path], str]:
+        return lambda results: _table(*found[name](results))
+
+    return {name: table(name) for name in found}
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
-    "goals": goals, "few_shot": few_shot, "search": search, "speed": speed, "encoders": encoders}
+    "goals": goals, "few_shot": few_shot, "search": search, "speed": speed, "encoders": encoders, **_extract_tables()}
 
 
 def render(text: str, results: Path) -> str:
