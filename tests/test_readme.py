@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def journeys() -> dict[str, list[tuple[str, str]]]:
 def test_every_block_is_run() -> None:
     assert len(BLOCKS) == README.count("```python\n") + README.count("```bash\n")
     assert [code for name, _, code in BLOCKS if name is None] == []
-    assert set(journeys()) == {"predict", "predict-commands", "pretrain", "search"}
+    assert set(journeys()) == {"predict", "predict-commands", "pretrain", "search", "extract"}
 
 
 def run_journey(name: str, folder: Path) -> str:
@@ -45,6 +46,15 @@ def run_journey(name: str, folder: Path) -> str:
         assert done.returncode == 0, f"block of journey {name!r} failed:\n{code}\n{done.stdout}\n{done.stderr}"
         out += done.stdout
     return out
+
+
+def test_extract(tmp_path: Path) -> None:
+    for package in ("timm", "torchvision", "transformers"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    out = run_journey("extract", tmp_path)
+    assert "torch.Size([2, 1000])\nTrue\n" in out
+    assert (tmp_path / "timm_resnet50.html").stat().st_size > 50_000
 
 
 def test_predict(tmp_path: Path) -> None:
