@@ -193,7 +193,10 @@ def keras_measure(spec: str) -> Answer:
     from extract import ExtractionError, from_tensorflow
 
     keras.utils.clear_session()
-    build = Stopwatch(lambda: getattr(keras.applications, spec.partition(":")[2])(weights=None))
+    name = spec.partition(":")[2]
+    # the one family whose images have no size by default; the others' is the size of their reference weights
+    size = {"input_shape": (224, 224, 3)} if name.startswith("MobileNetV3") else {}
+    build = Stopwatch(lambda: getattr(keras.applications, name)(weights=None, **size))
     t = time.perf_counter()
     try:
         with warnings.catch_warnings():
