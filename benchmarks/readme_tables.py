@@ -13,6 +13,7 @@ rows come from every file ``benchmarks/results/NAME*.csv`` or ``NAME*.json`` (a 
 ``encoders``  no file: read from the config.json of the shipped encoders
 ``extract_goals``, ``extract_reach``, ``extract_speed``, ``extract_macs``, ``extract_laws``: the totals in the results of the
               scripts of these names (the first is made of all of them)
+``rivals_spearman_SPACE``, ``rivals_kendall_SPACE``: ``rivals-SPACE.csv``, which ``benchmarks/compare.py`` writes
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/protocol.md", "docs/extracting.md")
+PAGES = ("README.md", "docs/protocol.md", "docs/extracting.md", "docs/rivals.md")
 _BLOCK = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results:\2 -->)", re.DOTALL)
 Row = dict[str, Any]
 
@@ -129,8 +130,11 @@ def encoders(_: Path) -> str:
     return _table(("name", "configuration", "pre-trained on", "graphs", "steps"), lines)
 
 
-def _extract_tables() -> dict[str, Callable[[Path], str]]:
-    from _extract_tables import TABLES as found
+def _more_tables() -> dict[str, Callable[[Path], str]]:
+    import _extract_tables
+    import _rivals_tables
+
+    found = {**_extract_tables.TABLES, **_rivals_tables.TABLES}
 
     def table(name: str) -> Callable[[Path], str]:
         return lambda results: _table(*found[name](results))
@@ -139,7 +143,7 @@ def _extract_tables() -> dict[str, Callable[[Path], str]]:
 
 
 TABLES: dict[str, Callable[[Path], str]] = {
-    "goals": goals, "few_shot": few_shot, "search": search, "speed": speed, "encoders": encoders, **_extract_tables()}
+    "goals": goals, "few_shot": few_shot, "search": search, "speed": speed, "encoders": encoders, **_more_tables()}
 
 
 def render(text: str, results: Path) -> str:

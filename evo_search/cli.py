@@ -1,4 +1,7 @@
-"""Commands of this package: ``cg spaces``, ``export``, ``evaluate``, ``search``, ``demo``. Bodies import what they need."""
+"""Commands of this package: ``cg spaces``, ``export``, ``latency``, ``evaluate``, ``compare``, ``search``, ``demo``.
+
+Bodies import what they need.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def register(app: typer.Typer) -> None:
 
     add("spaces", spaces, "Graphs", "cg spaces --json")
     add("export", export, "Graphs", "cg export nasbench201 -o graphs.parquet --n 2000 --labels", bare=False)
+    add("latency", latency, "Graphs", "cg latency graphs.parquet -o latency.csv --runs 1000 --threads 1", bare=False)
     add("evaluate", evaluate, "Learning", "cg evaluate --target nasbench201 --draws 5 -o results.json", bare=False)
+    add("compare", compare, "Learning", "cg compare --space nasbench201 --labels 40,100,400 --seeds 5 -o compare",
+        bare=False)
     add("search", search, "Search", "cg search nasbench201 --budget 90 --history run.sqlite --seed 0", bare=False)
     add("demo", demo, "Search", "cg demo -o report")
 
@@ -80,6 +86,47 @@ def export(
         terminal.console().print(f"wrote {out}: {len(found):,} graphs"
                                  + (f", labels {', '.join(found.labels)}" if found.labels else "")
                                  + (f"; {labels_csv}: {min(n_labels, len(found))} labels" if labels_csv else ""))
+
+
+def latency(
+    graphs: Annotated[Path, typer.Argument(help="Parquet file of graphs, as 'cg extract' and 'cg export' write it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV table; ids that it has are not measured again.")],
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Timed passes of each graph.")] = 1000,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Passes before these.")] = 50,
+    max_seconds: Annotated[float, typer.Option(
+        "--max-seconds", help="Time for one graph; a slow one gets fewer runs, but 8.")] = 60.0,
+    backend: Annotated[str, typer.Option("--backend", help="'torch' or 'onnxruntime'.")] = "torch",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the computation.")] = 1,
+    layers: Annotated[bool, typer.Option(
+        "--layers", help="Measure every distinct layer of the graphs by itself; its id is its description.")] = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Measure how long graphs take on this machine, in milliseconds.
+
+    Networks get fresh weights and run one input at a time; the mean is over the runs between the quartiles. An interrupted
+    run goes on where it was. Graphs that cannot run are reported, and the others measured; the exit code then is 1.
+    """
+    from cg import GraphSet
+    from cg import _terminal as terminal
+    from evo_search.latency import layer_graphs, measure_set
+
+    found = GraphSet.read(graphs)
+    if layers:
+        found = layer_graphs(found.graphs)
+    with terminal.progress("measuring", len(found)) as advance:
+        done, failed = measure_set(found, out, runs, warmup, backend, threads, max_seconds=max_seconds, seed=seed,
+                                   progress=lambda n, total, key: advance(done=n, total=total, note=key[:40]))
+    for key, text in failed.items():
+        terminal.note(f"error: {key}: {text}")
+    if json:
+        terminal.emit({"out": out, "graphs": len(found), "measured": done, "failed": failed, "backend": backend,
+                       "threads": threads, "runs": runs, "seed": seed})
+    else:
+        terminal.console().print(f"wrote {out}: {done:,} of {len(found):,} measured, {len(found) - done - len(failed):,} were "
+                                 f"there, {len(failed):,} failed")
+    if failed:
+        raise typer.Exit(1)
 
 
 def search(
@@ -184,6 +231,43 @@ def evaluate(
                      f"{s['predict_s']:.1f}") for s in summary])
     if out is not None:
         terminal.note(f"wrote {out}")
+
+
+def compare(
+    space: Annotated[str, typer.Option("--space", help="A name that 'cg spaces' lists, with a benchmark table.")],
+    predictors: Annotated[str, typer.Option(
+        "--predictors", help="Names or groups (all, cheap, learned, dear), joined by commas; see docs/rivals.md.")] = "all",
+    labels: Annotated[str, typer.Option("--labels", help="Label counts, joined by commas.")] = "40,100,400",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Label draws for each count.")] = 5,
+    n_test: Annotated[int, typer.Option("--n-test", min=0, help="Random test networks of each draw; 0 for all.")] = 1000,
+    metric: Annotated[str | None, typer.Option("--metric", help="Label to rank by, else the table's default metric.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder; an unfinished comparison in it goes on.")] = Path("compare"),
+    seed: Annotated[int, typer.Option("--seed", help="Draw d takes labels and test networks with seed + d.")] = 1000,
+    json: Json = False,
+) -> None:
+    """Compare predictors on the same label draws and test sets: one table, one figure."""
+    from cg import _terminal as terminal
+    from cg._version import __version__
+    from cg.errors import CGError
+    from evo_search import comparison, comparison_report
+
+    try:
+        counts = [int(n) for n in labels.split(",") if n.strip()]
+    except ValueError:
+        raise CGError(f"--labels is a list of whole numbers such as 40,100,400, got {labels!r}") from None
+    with terminal.progress(f"comparing on {space}") as advance:
+        result = comparison.compare(
+            space, predictors, counts, seeds, n_test=n_test or None, metric=metric, first_seed=seed, out=out,
+            progress=lambda what, done, total: advance(done=done, total=total, note=what))
+    paths = comparison_report.write(result, out)
+    summary = result.summary()
+    if json:
+        terminal.emit({"version": __version__, "config": result.config, "summary": summary, "rows": result.rows})
+        return
+    width = len(comparison_report.HEADER) - all(s["error"] is None for s in summary)
+    terminal.table(f"{space}, {result.config['metric']}: mean ± standard deviation over {seeds} label draws",
+                   comparison_report.HEADER[:width], [line[:width] for line in comparison_report.lines(summary)], 2)
+    terminal.note(f"wrote {', '.join(map(str, paths))}")
 
 
 def _table_oracle(space: str, metric: str | None) -> TableOracle:

@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Any
 _LAZY = {
     "CostScore": "simple", "RandomScore": "simple", "TreesOnStatistics": "simple",
     "GATES": "pairs", "LSTMPredictor": "pairs", "MLPPredictor": "pairs", "NeuralPredictor": "neural_predictor",
+    "GNNPredictor": "gnn", "NativeEncoding": "native", "ProxyForest": "forests", "RandomForestPredictor": "forests",
+    "BRPBinaryRelation": "brp", "BRPLatencyGCN": "brp", "FlopsLatency": "latency", "LayerwiseLatency": "latency",
 }
-__all__ = ["GATES", "CostScore", "LSTMPredictor", "MLPPredictor", "NeuralPredictor", "RandomScore", "TreesOnStatistics"]
+__all__ = ["GATES", "BRPBinaryRelation", "BRPLatencyGCN", "CostScore", "FlopsLatency", "GNNPredictor", "LSTMPredictor",
+           "LayerwiseLatency", "MLPPredictor", "NativeEncoding", "NeuralPredictor", "ProxyForest", "RandomForestPredictor",
+           "RandomScore", "TreesOnStatistics"]
 
 if TYPE_CHECKING:
+    from finetune.baselines.brp import BRPBinaryRelation, BRPLatencyGCN
+    from finetune.baselines.forests import ProxyForest, RandomForestPredictor
+    from finetune.baselines.gnn import GNNPredictor
+    from finetune.baselines.latency import FlopsLatency, LayerwiseLatency
+    from finetune.baselines.native import NativeEncoding
     from finetune.baselines.neural_predictor import NeuralPredictor
     from finetune.baselines.pairs import GATES, LSTMPredictor, MLPPredictor
     from finetune.baselines.simple import CostScore, RandomScore, TreesOnStatistics

@@ -1,0 +1,62 @@
+"""Every predictor on every benchmark space at several label counts: the tables of docs/rivals.md.
+
+    python benchmarks/compare.py                                  # 3 spaces x 20, 50, 100, 400 labels x 5 draws
+    python benchmarks/compare.py --space nasbench201 --predictors cheap --labels 20 --seeds 2
+
+Results: ``results/rivals-<space>.csv``, one row a fit, and ``results/record-rivals-<space>.json`` with the settings and the
+machine. A row is kept in ``runs/rivals-<space>`` as soon as it is there, so a run that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+import time
+
+import _record
+
+from cg.files import write_text
+from evo_search.comparison import FIRST_SEED, N_TEST, compare
+
+SPACES = ("nasbench201", "nasbench101", "nasbench301")
+COLUMNS = ("predictor", "n_labels", "seed", "n_test", "spearman", "kendall", "fit_s", "predict_s", "error")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--space", choices=SPACES, action="append")
+    parser.add_argument("--predictors", default="all", help="names or groups of evo_search.rivals, joined by commas")
+    parser.add_argument("--labels", default="20,50,100,400")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--n-test", type=int, default=N_TEST)
+    parser.add_argument("--name", default="rivals", help="first part of the results' names")
+    args = parser.parse_args()
+    for space in args.space or SPACES:
+        began = time.perf_counter()
+
+        def report(what: str, done: int, total: int, space: str = space, began: float = began) -> None:
+            print(f"{space}: {done}/{total} {what} {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+
+        result = compare(space, args.predictors, [int(n) for n in args.labels.split(",")], args.seeds, n_test=args.n_test,
+                         first_seed=FIRST_SEED, out=_record.ROOT / "runs" / f"{args.name}-{space}", progress=report)
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows([[_short(row.get(c)) for c in COLUMNS] for row in result.rows])
+        write_text(_record.RESULTS / f"{args.name}-{space}.csv", text.getvalue())
+        _record.write(f"record-{args.name}-{space}", {"config": result.config})
+        for line in result.summary():
+            figures = line["error"] or f"rho {line['spearman']:.3f}  tau {line['kendall']:.3f}  fit {line['fit_s']:.2f} s"
+            print(f"{space:12} {line['n_labels']:4} {line['predictor']:24} {figures}", flush=True)
+
+
+def _short(value: object) -> object:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The predictors that ``cg compare`` knows by name: what each reads of a network and how a fresh one is made.
+
+What each one is: ``docs/rivals.md``. A third party's predictor is a ``Rival`` of one's own, given to ``compare``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cg.errors import CGError
+
+VIEWS = ("graph", "cell", "native")
+FAMILIES = ("nasbench101", "nasbench201", "nasbench301")
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One row of a comparison.
+
+    Attributes:
+        name: how it is asked for.
+        view: what it reads of a network: ``"graph"`` (``cg.Graph``), ``"cell"`` (``cg.Cell``), ``"native"`` (one-hot rows).
+        make: ``(seed, family of the target) -> a fresh regressor``.
+        group: ``"cheap"`` (a second at most), ``"learned"`` (trains a network or reads others' labels) or ``"dear"`` (runs
+            every network that it scores).
+    """
+
+    name: str
+    view: str
+    make: Callable[[int, str], Any]
+    group: str = "learned"
+
+    def __post_init__(self) -> None:
+        if self.view not in VIEWS:
+            raise CGError(f"rival {self.name!r}: view must be one of {', '.join(VIEWS)}, got {self.view!r}")
+
+
+def _baseline(name: str, seed: str | None = "random_state", **settings: Any) -> Callable[[int, str], Any]:
+    """Maker of ``finetune.baselines.<name>``, imported when it is called."""
+    def make(number: int, family: str) -> Any:
+        from finetune import baselines
+
+        return getattr(baselines, name)(**settings, **({seed: number} if seed else {}))
+
+    return make
+
+
+def _default(number: int, family: str) -> Any:
+    """``CGPredictor`` that has seen nothing of the target's family."""
+    from finetune import CGPredictor
+
+    if family in FAMILIES:
+        return CGPredictor(f"default-without-{family}", [f for f in FAMILIES if f != family], number)
+    return CGPredictor("default", None, number)
+
+
+RIVALS: dict[str, Rival] = {r.name: r for r in (
+    Rival("random", "graph", _baseline("RandomScore"), "cheap"),
+    Rival("params", "graph", _baseline("CostScore", None, cost="params"), "cheap"),
+    Rival("macs", "graph", _baseline("CostScore", None, cost="macs"), "cheap"),
+    Rival("trees", "graph", _baseline("TreesOnStatistics"), "cheap"),
+    Rival("native-ridge", "native", _baseline("NativeEncoding", model="ridge"), "cheap"),
+    Rival("native-gp", "native", _baseline("NativeEncoding", model="gp"), "cheap"),
+    Rival("random-forest", "cell", _baseline("RandomForestPredictor"), "cheap"),
+    Rival("mlp", "cell", _baseline("MLPPredictor")),
+    Rival("lstm", "cell", _baseline("LSTMPredictor")),
+    Rival("gates", "cell", _baseline("GATES")),
+    Rival("neural-predictor", "cell", _baseline("NeuralPredictor")),
+    Rival("neural-predictor-2stage", "cell", _baseline("NeuralPredictor", two_stage=True)),
+    Rival("brp", "cell", _baseline("BRPBinaryRelation")),
+    Rival("gnn", "graph", _baseline("GNNPredictor")),
+    Rival("default", "graph", _default),
+    Rival("proxies", "graph", _baseline("ProxyForest"), "dear"),
+)}
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """Names of the groups and what is in them; ``all`` leaves the dear ones out."""
+    found = {kind: tuple(n for n, r in RIVALS.items() if r.group == kind) for kind in ("cheap", "learned", "dear")}
+    return {"all": tuple(n for n, r in RIVALS.items() if r.group != "dear"), **found}
+
+
+def choose(names: str | Sequence[str]) -> list[Rival]:
+    """Rivals by name or group, in the order asked for, each once. Raises ``CGError`` listing what there is."""
+    words = [w.strip() for w in names.split(",")] if isinstance(names, str) else list(names)
+    known, found = groups(), dict[str, Rival]()
+    for word in filter(None, words):
+        if word not in known and word not in RIVALS:
+            raise CGError(f"there is no predictor {word!r}; groups: {', '.join(known)}; predictors: {', '.join(RIVALS)}")
+        for name in known.get(word, (word,)):
+            found[name] = RIVALS[name]
+    if not found:
+        raise CGError(f"name at least one predictor; groups: {', '.join(known)}; predictors: {', '.join(RIVALS)}")
+    return list(found.values())
