@@ -292,7 +292,7 @@ def exported(net: nn.Module, x: Any, path: Path, opset: int) -> Path:
 
 @pytest.mark.parametrize(("build", "shape", "opset"), [
     (classic, (1, 3, 16, 16), 13), (classic, (1, 3, 16, 16), 17), (Block, (1, 3, 16, 16), 14), (Block, (1, 3, 16, 16), 18),
-    (recurrent, (7, 1, 6), 17)], ids=str)
+    (recurrent, (7, 1, 6), 17)], ids=lambda v: getattr(v, "__name__", str(v)))
 def test_export_and_module_are_one_graph(build: Any, shape: Any, opset: int, tmp_path: Path) -> None:
     net = build()
     found = from_onnx(exported(net, torch.randn(shape), tmp_path / "m.onnx", opset))
