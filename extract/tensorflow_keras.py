@@ -53,7 +53,7 @@ def _check_backend() -> None:
                               "from_torch if it is torch")
 
 
-def keras_source(model: Any, input_shapes: Any) -> Source:
+def keras_source(model: Any, input_shapes: Any, own_code: bool = True) -> Source:
     """Trace a Keras model; its variables are arguments of the trace, so they need no values."""
     import keras
     import tensorflow as tf
@@ -84,7 +84,7 @@ def keras_source(model: Any, input_shapes: Any) -> Source:
             arguments = keras.tree.pack_sequence_as(structure, inputs) if structure is not None else inputs[0]
             return model(arguments, training=False)
 
-    concrete = traced(run, (weights, specs), model.name)
+    concrete = traced(run, (weights, specs), model.name, own_code)
     found = dict(zip((t.op.name for t in concrete.graph.inputs), [*variables, *specs], strict=False))
     table: dict[str, Variable] = {}
     for node, v in list(found.items())[:len(variables)]:

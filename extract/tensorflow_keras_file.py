@@ -42,7 +42,7 @@ def keras_file(path: str, input_shapes: Any) -> Source:
         place, cause = _culprit(config, error.__cause__ or error)
         raise ExtractionError(f"{path!r}, member 'config.json': {place} cannot be built ({cause}); load the file "
                               "with Keras where you trust it, or build the model in Python and pass it") from error
-    return keras_source(model, input_shapes)
+    return keras_source(model, input_shapes, own_code=False)
 
 
 def _culprit(config: dict[str, Any], error: BaseException) -> tuple[str, str]:

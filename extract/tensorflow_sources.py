@@ -110,13 +110,17 @@ def merged(name: str, shape: Any, given: Sequence[int]) -> list[int | None]:
     return [a if a is not None else b for a, b in zip(shape, given, strict=True)]
 
 
-def traced(function: Callable[..., Any], specs: Sequence[Any], name: str) -> Any:
+def traced(function: Callable[..., Any], specs: Sequence[Any], name: str, own_code: bool = True) -> Any:
+    """A concrete function. Code of the user's own is rewritten by autograph where it branches on tensors; layers from a file
+    (``own_code=False``) are the framework's and need none, and autograph writes code into files and runs it."""
     import tensorflow as tf
 
     try:
         return tf.function(function, autograph=False).get_concrete_function(*specs)
     except Exception as error:
         try:
+            if not own_code:
+                raise error
             return tf.function(function).get_concrete_function(*specs)
         except Exception:
             raise ExtractionError(f"{name!r} cannot be traced: {first_line(error)}; check input_shapes, and that the model "
