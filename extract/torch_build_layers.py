@@ -34,8 +34,8 @@ class WithPads(nn.Module):
         super().__init__()
         self.layer, self.pads = layer, pads
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layer(F.pad(x, self.pads))
+    def forward(self, x: Tensor, *weight: Tensor) -> Tensor:
+        out: Tensor = self.layer(F.pad(x, self.pads), *weight)
         return out
 
 
@@ -83,7 +83,8 @@ def conv(spec: NodeSpec, sharing: Sharing) -> nn.Module:
     if spec.op == "ConvTranspose":
         settings["output_padding"] = spec.attr("output_padding", (0,) * n)
     if len(spec.in_shapes) > 1:
-        return DynamicConv(spec, _FUNCTIONS[spec.op][n - 1], settings)
+        dynamic = DynamicConv(spec, _FUNCTIONS[spec.op][n - 1], settings)
+        return WithPads(dynamic, outer) if outer else dynamic
     a, b = spec.weight_shape[:2]
     channels = (a, b * group) if spec.op == "ConvTranspose" else (b * group, a)
     layer = settle(_CONVS[spec.op][n - 1](*channels, kernel, bias=spec.bias, **settings), spec, sharing)

@@ -45,8 +45,11 @@ def reduction(op: str) -> Callable[..., Ref]:
 
 def mean(r: Recorder, out: Tensor, x: Tensor, dim: Any = None, *rest: Any, **more: Any) -> Ref:
     """Over all axes behind the channels of a batch of images (or volumes) it is ``GlobalAveragePool``."""
-    axes = axes_of(x, dim)
-    if x.ndim >= 4 and axes == tuple(range(2, x.ndim)):
+    return mean_over(r, x, axes_of(x, dim))
+
+
+def mean_over(r: Recorder, x: Tensor | Ref, axes: tuple[int, ...]) -> Ref:
+    if len(x.shape) >= 4 and axes == tuple(range(2, len(x.shape))):
         return r.node("GlobalAveragePool", [x], reduced(x, axes))
     return r.node("ReduceMean", [x], reduced(x, axes), axes=axes)
 
@@ -71,14 +74,14 @@ def norm_of(r: Recorder, x: Tensor | Ref, order: Any, axes: tuple[int, ...]) -> 
 
 
 def spread(root: bool, with_mean: bool = False) -> Callable[..., Any]:
-    """Variance or standard deviation: ReduceMean, Sub, Pow, ReduceMean (, Sqrt)."""
+    """Variance or standard deviation: mean, Sub, Pow, mean (, Sqrt)."""
 
     def handler(r: Recorder, out: Any, x: Tensor, dim: Any = None, *rest: Any, **more: Any) -> Any:
         axes = axes_of(x, None if isinstance(dim, bool) else dim)
         shape = reduced(x, axes)
-        centre = r.node("ReduceMean", [x], shape, axes=axes)
+        centre = mean_over(r, x, axes)
         squares = r.node("Pow", [r.node("Sub", [x, centre], x.shape)], x.shape, scalar=2.0)
-        value = r.node("ReduceMean", [squares], shape, axes=axes)
+        value = mean_over(r, squares, axes)
         value = r.node("Sqrt", [value], shape) if root else value
         return [value, centre] if with_mean else value
 
