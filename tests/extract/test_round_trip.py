@@ -105,7 +105,7 @@ def test_networks_of_the_search_spaces_come_back(name: str) -> None:
 
 SMALL = ("resnet18", "vit_tiny_patch16_224", "convnext_atto", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224",
          "efficientnet_b0", "levit_128s", "xcit_nano_12_p8_224", "coat_lite_tiny", "nf_regnet_b0", "sequencer2d_s",
-         "volo_d1_224")
+         "volo_d1_224", "test_efficientnet_evos", "tf_efficientnet_cc_b0_4e")
 TRAINED = SMALL[:5]
 
 
