@@ -20,6 +20,12 @@ class ExtractionWarning(UserWarning):
     """The graph holds ``Unknown`` nodes."""
 
 
+def first_line(error: BaseException) -> str:
+    """Kind of the error and the first line of its message, for a message of ours."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__
+
+
 @contextmanager
 def unforeseen(source: object) -> Iterator[None]:
     """An error that a damaged file causes where nobody foresaw one becomes an ``ExtractionError`` that names the file.
@@ -34,9 +40,8 @@ def unforeseen(source: object) -> Iterator[None]:
         if not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview):
             raise
         name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the model"
-        text = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise ExtractionError(f"{name} is damaged in a way that this package did not foresee ({text}); if other programs can "
-                              "read it, this is a fault of the extractor, please report it") from error
+        raise ExtractionError(f"{name} is damaged in a way that this package did not foresee ({first_line(error)}); if other "
+                              "programs can read it, this is a fault of the extractor, please report it") from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cg.vocabulary import OP_INDEX as OPS
-from extract.extraction import ExtractionError
+from extract.extraction import ExtractionError, first_line
 from extract.onnx_file import LONGEST_AXIS, MOST_KNOWN, OnnxFile, check_dims, subgraphs, tensor_of
 from extract.onnx_node import Call, NeedsValue, is_known, meta, unseen
 
@@ -212,13 +212,12 @@ class OnnxProgram(nn.Module):
         except RecursionError:
             raise ExtractionError(f"{where}: nested too deep") from None
         except Exception as error:
-            text = str(error).strip().splitlines()
             if isinstance(error, TypeError) and " positional argument" in str(error):
                 raise call.fail(f"it has {len(inputs)} inputs, and {node.op_type} does not take as many") from error
             shapes = ", ".join("left out" if v is None else f"{list(v.shape)}" if isinstance(v, Tensor) else "a sequence"
                                for v in inputs)
-            raise ExtractionError(f"{where}: {type(error).__name__}: {text[0][:200] if text else 'failed'} (inputs: {shapes}); "
-                                  "check the model with onnx.checker, and input_shapes") from error
+            raise ExtractionError(f"{where}: {first_line(error)} (inputs: {shapes}); check "
+                                  "the model with onnx.checker, and input_shapes") from error
 
     def _opset(self, domain: str) -> int:
         opsets = self.file.opsets

@@ -11,6 +11,7 @@ import mmap
 from pathlib import Path
 from typing import Final
 
+from cg.varints import read_varint
 from extract.extraction import ExtractionError
 
 LONGEST: Final = 2**16
@@ -59,14 +60,14 @@ def _strip(data: memoryview, kind: str, depth: int) -> list[bytes]:
     inside, position, start, end = _INSIDE[kind], 0, 0, len(data)  # what lies between start and position is kept as it is
     while position < end:
         begin = position
-        key, position = _varint(data, position)
+        key, position = read_varint(data, position)
         number, wire = key >> 3, key & 7
         if wire == 0:
-            _, position = _varint(data, position)
+            _, position = read_varint(data, position)
         elif wire in (1, 5):
             position += 8 if wire == 1 else 4
         elif wire == 2:
-            length, position = _varint(data, position)
+            length, position = read_varint(data, position)
             if position + length > end:
                 raise ValueError("cut short")
             body = position
@@ -89,20 +90,6 @@ def _strip(data: memoryview, kind: str, depth: int) -> list[bytes]:
         raise ValueError("cut short")
     kept.append(bytes(data[start:end]))
     return kept
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    """A number of seven bits a byte, lowest first, and the position behind it."""
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("number too long")
 
 
 def _encoded(value: int) -> bytes:

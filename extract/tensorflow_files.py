@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from extract.extraction import ExtractionError
+from extract.extraction import ExtractionError, first_line
 from extract.tensorflow_consts import LARGEST, dtype_of
 from extract.tensorflow_sources import Input, Source, hollow
 from extract.tensorflow_values import RESOURCE, Variable
-from extract.torch_model import first_line
 
 _MOST_BYTES: Final = 2**31 - 1  # of a protocol buffer
 _VARIANT: Final = 21  # the type of lists

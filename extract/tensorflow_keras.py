@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from extract.extraction import ExtractionError
+from extract.extraction import ExtractionError, first_line
 from extract.tensorflow_consts import dtype_of
 from extract.tensorflow_sources import Source, concrete_source, hollow, merged, traced
 from extract.tensorflow_values import Variable
-from extract.torch_model import first_line
 
 
 def built(factory: Callable[[], Any]) -> Any:

@@ -9,11 +9,10 @@ import json
 import zipfile
 from typing import Any, Final
 
-from extract.extraction import ExtractionError
+from extract.extraction import ExtractionError, first_line
 from extract.tensorflow_consts import LARGEST
 from extract.tensorflow_keras import built, keras_source, no_weights
 from extract.tensorflow_sources import Source
-from extract.torch_model import first_line
 
 _MOST_JSON: Final = 64 * 2**20
 _MOST_MEMBERS: Final = 10_000

@@ -14,12 +14,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from extract.extraction import ExtractionError
+from extract.extraction import ExtractionError, first_line
 from extract.tensorflow_consts import LARGEST, MOST_VALUES, constant, dtype_of
 from extract.tensorflow_fusion import Step, plan
 from extract.tensorflow_graph import Library, Net, Node, Out
 from extract.tensorflow_values import DEAD, TensorList, Value, Variable, align, known
-from extract.torch_model import first_line
 from extract.torch_primitive import primitive
 from extract.torch_recorder import Recorder
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -15,11 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from extract.extraction import ExtractionError
+from extract.extraction import ExtractionError, first_line
 from extract.tensorflow_consts import LARGEST, MOST_VALUES, dtype_of
 from extract.tensorflow_graph import Library
 from extract.tensorflow_values import RESOURCE, Variable
-from extract.torch_model import first_line
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,11 @@ def traced(function: Callable[..., Any], specs: Sequence[Any], name: str, own_co
     try:
         return tf.function(function, autograph=False).get_concrete_function(*specs)
     except Exception as error:
-        try:
-            if not own_code:
-                raise error
-            return tf.function(function).get_concrete_function(*specs)
-        except Exception:
-            raise ExtractionError(f"{name!r} cannot be traced: {first_line(error)}; check input_shapes, and that the model "
-                                  "runs on them") from error
+        if own_code:
+            with suppress(Exception):
+                return tf.function(function).get_concrete_function(*specs)
+        raise ExtractionError(f"{name!r} cannot be traced: {first_line(error)}; check input_shapes, and that the model "
+                              "runs on them") from error
 
 
 def _concrete(function: Any, input_shapes: Any) -> Any:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from extract.extraction import ExtractionError
-from extract.torch_model import Arguments, first_line, inputs_on_meta, on_meta
+from extract.extraction import ExtractionError, first_line
+from extract.torch_model import Arguments, inputs_on_meta, on_meta
 
 _ARCHIVES = (".pt", ".pth", ".pt2", ".ckpt", ".bin", ".pkl", ".pickle", ".tar")
 

@@ -18,9 +18,9 @@ from torch import nn
 from cg.builder import GraphBuilder
 from cg.errors import GraphError
 from cg.transforms import canonicalize
-from extract.extraction import Extraction, ExtractionError, ExtractionWarning
+from extract.extraction import Extraction, ExtractionError, ExtractionWarning, first_line
 from extract.torch_exported import exported, opened
-from extract.torch_model import first_line, inputs_on_meta, on_meta
+from extract.torch_model import inputs_on_meta, on_meta
 from extract.torch_recorder import Recorder, tensors_in
 from extract.torch_values import PythonReads, Values
 

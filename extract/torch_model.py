@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
-from extract.extraction import ExtractionError
+from extract.extraction import ExtractionError, first_line
 from extract.torch_initialisation import SkipInitialisation
 from extract.torch_values import PythonReads, Values, Watch
 
@@ -215,8 +215,3 @@ def _one_input(value: Any, values: Values | None = None) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_one_input(v, values) for v in value)
     return value
-
-
-def first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__

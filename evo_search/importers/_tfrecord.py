@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cg.errors import StorageError
+from cg.varints import read_varint
 
 _POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), reflected
 _COMPILE_FROM_BYTES = 4 << 20
@@ -93,20 +94,6 @@ def read_records(path: Path, *, check_data: bool = True) -> Iterator[bytes]:
             number, at = number + 1, at + 16 + length
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Value and next position."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a varint is longer than 10 bytes")
-
-
 def proto_fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
     """``(field number, value)`` of one message: varint -> int, 64 bits -> float, length-delimited -> bytes.
 
@@ -114,10 +101,10 @@ def proto_fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
     """
     at = 0
     while at < len(data):
-        tag, at = _varint(data, at)
+        tag, at = read_varint(data, at)
         number, wire = tag >> 3, tag & 7
         if wire == 0:
-            whole, at = _varint(data, at)
+            whole, at = read_varint(data, at)
             yield number, whole
         elif wire == 1:
             if at + 8 > len(data):
@@ -125,7 +112,7 @@ def proto_fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
             yield number, struct.unpack_from("<d", data, at)[0]
             at += 8
         elif wire == 2:
-            length, at = _varint(data, at)
+            length, at = read_varint(data, at)
             if at + length > len(data):
                 raise ValueError("the message ends inside a field")
             yield number, data[at : at + length]
