@@ -58,7 +58,7 @@ def criterion(results: Path, space: str, key: str) -> Table:
         lines.append((order, (f"`{name}`", *(_spread(by_count.get(n, []), key) for n in counts),
                               "–".join(map(str, dict.fromkeys((draws[0], draws[-1])))), _seconds(last, "fit_s"),
                               _seconds(last, "predict_s"))))
-    times = (f"fit s, {counts[-1]} labels", f"predict s, {_tested(data)} networks") if counts else ()
+    times = (f"fit, CPU s, {counts[-1]} labels", f"predict, CPU s, {_tested(data)} networks") if counts else ()
     return ("predictor", *(f"{n} labels" for n in counts), "draws", *times), [x for _, x in sorted(lines)]
 
 

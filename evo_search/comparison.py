@@ -99,8 +99,8 @@ def compare(space: str, predictors: str | Sequence[str | Rival] = "all", labels:
         out: folder for ``rows.jsonl``; rows that are there are not computed again, except those that failed.
         progress: told what runs next, how many are done and how many there are.
 
-    An exception in a predictor is caught and kept as the ``error`` of its row. Times are wall times of ``fit`` and ``predict``,
-    with all that they compute of a network; making graphs, cells and encodings is not in them.
+    An exception in a predictor is caught and kept as the ``error`` of its row. Times are processor seconds of ``fit`` and
+    ``predict`` over all threads, with all that they compute of a network; making graphs, cells and encodings is not in them.
     """
     rivals = _rivals(predictors)
     labels = list(dict.fromkeys(int(n) for n in labels))
@@ -182,13 +182,13 @@ def _measure(rival: Rival, views: _Views, metric: str, n_labels: int, seed: int,
         model = rival.make(seed, views.space.family)
         if cache is not None and getattr(model, "cache", cache) is None:
             model.set_params(cache=cache)
-        t0 = time.perf_counter()
+        t0 = time.process_time()
         model.fit(fit_on, y[labelled])
-        t1 = time.perf_counter()
+        t1 = time.process_time()
         fit_s = t1 - t0 + getattr(model, "saved_s_", 0.0)
-        t1 = time.perf_counter()
+        t1 = time.process_time()
         scores = model.predict(test_on)
-        predict_s = time.perf_counter() - t1 + getattr(model, "saved_s_", 0.0)
+        predict_s = time.process_time() - t1 + getattr(model, "saved_s_", 0.0)
         return {"n_test": len(test), "spearman": metrics.spearman(y[test], scores),
                 "kendall": metrics.kendall(y[test], scores), "fit_s": fit_s, "predict_s": predict_s}
     except Exception as error:

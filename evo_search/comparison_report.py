@@ -16,7 +16,7 @@ from evo_search.report_page import _SCRIPT, _STYLE, _figure
 
 COLUMNS = ("predictor", "n_labels", "draws", "failed", "spearman", "spearman_std", "kendall", "kendall_std", "fit_s",
            "fit_s_std", "predict_s", "predict_s_std", "error")
-HEADER = ("labels", "predictor", "Spearman ρ", "Kendall τ", "draws", "fit s", "predict s", "error")
+HEADER = ("labels", "predictor", "Spearman ρ", "Kendall τ", "draws", "fit, CPU s", "predict, CPU s", "error")
 OURS = "default"
 _COLOURS = ("#3b82d6", "#e08a1e", "#3fa267", "#c94f4f", "#8d63c4", "#8a6552", "#d572ab", "#5f6b78", "#a5a02c", "#2fa7b5")
 _DASHES = ("solid", "dash", "dot")

@@ -29,7 +29,7 @@ def train(net: nn.Module, n: int, loss: Callable[[np.ndarray], Tensor], *, epoch
     Returns the mean loss of every epoch. ``decoupled`` is AdamW. Raises ``CGError`` if the loss stops being finite.
     """
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-    optimizer = kind(net.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    optimizer = kind(net.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     steps = -(-n // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs * steps))
     rng, history = np.random.default_rng(seed), []

@@ -75,7 +75,7 @@ class ProxyForest(RegressorMixin, BaseEstimator):
         seed: of weights and images; the same for every network.
 
     Attributes:
-        saved_s_: seconds that the last ``fit`` or ``predict`` did not have to spend because values were kept.
+        saved_s_: processor seconds that the last ``fit`` or ``predict`` did not have to spend because values were kept.
     """
 
     def __init__(self, proxies: Sequence[str] | None = None, batch: int = 16, cache: str | Path | None = None,
@@ -158,16 +158,16 @@ _KEYWORDS: Mapping[str, frozenset[str]] = MappingProxyType({
 
 
 def _value(name: str, graph: Graph, batch: int, seed: int) -> tuple[float, float]:
-    """A proxy and the seconds it took; NaN where the network has none."""
+    """A proxy and the processor seconds it took; NaN where the network has none."""
     from torch.linalg import LinAlgError
 
     from finetune.proxies import PROXIES
 
     settings = {"batch": batch, "seed": seed}
     words = _KEYWORDS.get(name, frozenset(settings))
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         value = PROXIES[name](graph, **{k: settings[k] for k in words})
     except (CGError, LinAlgError):  # no such thing in this network; a matrix of it without eigenvalues
         value = math.nan
-    return value, time.perf_counter() - began
+    return value, time.process_time() - began
