@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -95,6 +97,76 @@ def best_ranking_at_k(y: ArrayLike, p: ArrayLike, k: float) -> float:
         expected += open_chance * hit * min(best, float(r))
         open_chance *= 1 - hit
     return expected / len(a)
+
+
+def complexity_groups(complexity: ArrayLike, n: int) -> np.ndarray:
+    """Group number 0..n-1 of each network, int64 ``[B]``: ``n`` groups of as equal a size as ties allow, cheapest first.
+
+    Networks of equal complexity are always in one group, so a group may be empty. ``complexity [B]``: such as multiply-adds.
+    Source: Ning et al., arXiv 2008.03064, which compares estimators within and between groups of FLOPs.
+    """
+    from scipy.stats import rankdata
+
+    c = np.asarray(complexity, np.float64)
+    if c.ndim != 1 or not len(c) or not np.isfinite(c).all():
+        raise LabelError(f"complexity must be a vector of finite numbers, got shape {c.shape}")
+    if not 1 <= n <= len(c):
+        raise LabelError(f"cannot make {n} groups of {len(c)} networks")
+    return ((rankdata(c) - 0.5) * n / len(c)).astype(np.int64)
+
+
+def rank_difference(y: ArrayLike, p: ArrayLike) -> np.ndarray:
+    """True rank minus predicted rank of each network (rank 1 is best), float64 ``[B]``: above 0 is over-estimated.
+
+    Ties share the mean of their ranks, which is the mean over all ways of breaking them. The sum is 0. Source: Ning et al.,
+    arXiv 2008.03064, which averages it over groups of FLOPs to see whether small or large networks are favoured.
+    """
+    from scipy.stats import rankdata
+
+    a, b = _pair(y, p)
+    return np.asarray(rankdata(-a) - rankdata(-b))
+
+
+class Group(NamedTuple):
+    """One group of networks: its number, size, Kendall's tau inside it (None: fewer than 2 networks, or all labels equal),
+    mean of the rank difference and of its absolute value, both ranks among *all* networks, in ranks."""
+
+    number: int
+    size: int
+    kendall: float | None
+    rank_difference: float
+    absolute_rank_difference: float
+
+
+def by_group(y: ArrayLike, p: ArrayLike, groups: ArrayLike) -> list[Group]:
+    """How well each group of networks is ordered and whether it is over- or under-estimated, in the order of its numbers.
+
+    Args:
+        y: labels ``[B]``.
+        p: scores ``[B]``.
+        groups: integers ``[B]``: equal ones are a group. From :func:`complexity_groups`, or the complexity itself.
+    """
+    a, b = _pair(y, p)
+    g = np.asarray(groups)
+    if g.shape != a.shape or not np.issubdtype(g.dtype, np.integer):
+        raise LabelError(f"groups must be {len(a)} integers, got shape {g.shape} of {g.dtype}")
+    difference, found = rank_difference(a, b), []
+    for number in np.unique(g):
+        inside = g == number
+        ordered = (a[inside] != a[inside][0]).any()
+        found.append(Group(int(number), int(inside.sum()), kendall(a[inside], b[inside]) if ordered else None,
+                           float(difference[inside].mean()), float(np.abs(difference[inside]).mean())))
+    return found
+
+
+def within_group_kendall(y: ArrayLike, p: ArrayLike, groups: ArrayLike) -> float:
+    """Mean of Kendall's tau over the groups that have one, each group counted once; 0 if none has.
+
+    Tells whether scores know more than the complexity that made the groups: complexity itself gets 0 where each group is
+    of one complexity. Arguments as in :func:`by_group`.
+    """
+    taus = [g.kendall for g in by_group(y, p, groups) if g.kendall is not None]
+    return float(np.mean(taus)) if taus else 0.0
 
 
 def _count(k: float, n: int) -> int:

@@ -47,12 +47,13 @@ class _Ranker(RegressorMixin, BaseEstimator):
         self.reader_ = Reader(networks)
         items = self.reader_.read(networks)
         self.length_ = max(len(i.token) for i in items)
+        ready = self._prepare(items)
         goal = torch.tensor(normal_scores(y), dtype=torch.float32)
         with seeded(self.random_state):
             self.net_ = self._make()
 
             def loss(rows: np.ndarray) -> Tensor:
-                scores = self._forward([items[i] for i in rows])
+                scores: Tensor = self.net_(self._take(ready, rows))
                 if self.loss == "regression":
                     return nn.functional.mse_loss(scores, goal[rows])
                 return pair_hinge(scores, goal[rows], self.margin)
@@ -66,13 +67,18 @@ class _Ranker(RegressorMixin, BaseEstimator):
         return predict(self._forward, self.reader_.read(networks))
 
     def _forward(self, items: Sequence[Any]) -> Tensor:
-        out: Tensor = self.net_(self._inputs(items))
+        out: Tensor = self.net_(self._take(self._prepare(items), np.arange(len(items))))
         return out
 
     def _make(self) -> nn.Module:
         raise NotImplementedError
 
-    def _inputs(self, items: Sequence[Nodes]) -> Any:
+    def _prepare(self, items: Sequence[Nodes]) -> Any:
+        """What is the same in every epoch."""
+        return items
+
+    def _take(self, ready: Any, rows: np.ndarray) -> Any:
+        """Input of the network for some of the networks that ``ready`` was made of."""
         raise NotImplementedError
 
 
@@ -96,8 +102,11 @@ class MLPPredictor(_Ranker):
             layers += [nn.Linear(a, b), nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(sizes[-1], 1), nn.Flatten(0))
 
-    def _inputs(self, items: Sequence[Nodes]) -> Tensor:
+    def _prepare(self, items: Sequence[Nodes]) -> Tensor:
         return torch.from_numpy(np.stack([flat(i, self.reader_, self.length_) for i in items]))
+
+    def _take(self, ready: Tensor, rows: np.ndarray) -> Tensor:
+        return ready[rows]
 
 
 def flat(item: Nodes, reader: Reader, length: int) -> np.ndarray:
@@ -135,7 +144,7 @@ class LSTMPredictor(_Ranker):
         # words: operations, then "from node i"
         return _LastState(self.reader_.tokens + self.length_, len(self.reader_.mean), 100)
 
-    def _inputs(self, items: Sequence[Nodes]) -> tuple[Tensor, Tensor, Tensor]:
+    def _prepare(self, items: Sequence[Nodes]) -> tuple[Tensor, Tensor, Tensor]:
         words, values = zip(*(self._sentence(i) for i in items), strict=True)
         n = max(map(len, words))
         pad = self.reader_.tokens + self.length_
@@ -144,6 +153,11 @@ class LSTMPredictor(_Ranker):
         for row, (w, v) in enumerate(zip(words, values, strict=True)):
             token[row, :len(w)], extra[row, :len(w)] = w, v
         return torch.from_numpy(token), torch.from_numpy(extra), torch.tensor([len(w) - 1 for w in words])
+
+    def _take(self, ready: tuple[Tensor, Tensor, Tensor], rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        last = ready[2][rows]
+        n = int(last.max()) + 1  # no longer than the longest of these
+        return ready[0][rows, :n], ready[1][rows, :n], last
 
     def _sentence(self, item: Nodes) -> tuple[list[int], np.ndarray]:
         order = np.argsort(item.edges[1], kind="stable")
@@ -203,5 +217,5 @@ class GATES(_Ranker):
     def _make(self) -> nn.Module:
         return _GatesNet(self.reader_.tokens, len(self.reader_.mean), self.width, self.layers)
 
-    def _inputs(self, items: Sequence[Nodes]) -> Batch:
-        return self.reader_.batch(items)
+    def _take(self, ready: Sequence[Nodes], rows: np.ndarray) -> Batch:
+        return self.reader_.batch([ready[i] for i in rows])

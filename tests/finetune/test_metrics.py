@@ -71,6 +71,87 @@ def test_error_criteria_by_hand() -> None:
     assert [metrics.within_error_bound(y, p, b) for b in (0, 0.01, 0.1, 0.2)] == [0.25, 0.5, 0.75, 1.0]
 
 
+# -- groups of complexity ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rank_difference_is_the_mean_over_all_ways_of_breaking_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, p = rng.integers(0, 3, 6).astype(float), rng.integers(0, 3, 6).astype(float)
+    orders = [np.array(o) for o in itertools.permutations(range(6))]
+
+    def mean_rank(v: np.ndarray) -> np.ndarray:
+        total = np.zeros(6)
+        for o in orders:
+            total[o[np.argsort(-v[o], kind="stable")]] += np.arange(1, 7)
+        return total / len(orders)
+
+    found = metrics.rank_difference(y, p)
+    np.testing.assert_allclose(found, mean_rank(y) - mean_rank(p))
+    assert found.sum() == pytest.approx(0)
+
+
+def test_rank_difference_says_what_is_over_estimated() -> None:
+    y, p = [4.0, 3.0, 2.0, 1.0], [0.0, 1.0, 2.0, 3.0]
+    np.testing.assert_array_equal(metrics.rank_difference(y, p), [-3, -1, 1, 3])
+
+
+def test_complexity_groups_are_of_equal_size_and_keep_ties_together() -> None:
+    c = np.array([7, 3, 9, 1, 5, 11, 13, 15, 17, 19])
+    np.testing.assert_array_equal(metrics.complexity_groups(c, 5), [1, 0, 2, 0, 1, 2, 3, 3, 4, 4])
+    np.testing.assert_array_equal(metrics.complexity_groups([2, 2, 2, 2], 3), [1, 1, 1, 1])
+    rng = np.random.default_rng(0)
+    tied = rng.integers(0, 8, 300)
+    found = metrics.complexity_groups(tied, 4)
+    assert all(len(set(found[tied == v])) == 1 for v in range(8))
+    assert (np.diff(found[np.argsort(tied, kind="stable")]) >= 0).all()
+    assert {*found} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_group_criteria_equal_brute_force_with_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, p = rng.integers(0, 5, 40).astype(float), rng.integers(0, 5, 40).astype(float)
+    groups = rng.integers(0, 4, 40)
+    groups[0], y[groups == 3] = 9, 2.0  # a group of one; a group of equal labels
+    difference, taus = (_ranks(-y) - _ranks(-p)), []
+    found = metrics.by_group(y, p, groups)
+    assert [g.number for g in found] == sorted({*groups.tolist()})
+    for g in found:
+        inside = groups == g.number
+        assert g.size == inside.sum()
+        assert g.rank_difference == pytest.approx(difference[inside].mean())
+        assert g.absolute_rank_difference == pytest.approx(np.abs(difference[inside]).mean())
+        if g.number in (3, 9):
+            assert g.kendall is None
+        else:
+            taus.append(_tau_b(y[inside], p[inside]))
+            assert g.kendall == pytest.approx(taus[-1])
+    assert len(taus) == 3
+    assert metrics.within_group_kendall(y, p, groups) == pytest.approx(np.mean(taus))
+
+
+def test_complexity_itself_knows_nothing_within_groups_of_one_complexity() -> None:
+    rng = np.random.default_rng(1)
+    c = rng.integers(0, 5, 100)
+    y = c + rng.normal(size=100)
+    assert metrics.kendall(y, c) > 0.5
+    assert metrics.within_group_kendall(y, c, c) == 0
+    assert metrics.within_group_kendall(y, y, c) == 1
+    assert metrics.within_group_kendall(y[:5], y[:5], np.arange(5)) == 0
+
+
+def test_bad_groups_are_named() -> None:
+    with pytest.raises(LabelError, match=r"groups must be 2 integers, got shape \(3,\)"):
+        metrics.by_group([1.0, 2.0], [1.0, 2.0], [0, 0, 1])
+    with pytest.raises(LabelError, match="of float64"):
+        metrics.within_group_kendall([1.0, 2.0], [1.0, 2.0], [0.0, 0.5])
+    with pytest.raises(LabelError, match="cannot make 3 groups of 2 networks"):
+        metrics.complexity_groups([1.0, 2.0], 3)
+    with pytest.raises(LabelError, match="finite"):
+        metrics.complexity_groups([1.0, np.nan], 2)
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(LabelError, match="score 1"):
         metrics.spearman([1.0, 2.0], [1.0, float("nan")])
