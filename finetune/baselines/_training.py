@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -50,6 +51,17 @@ def train(net: nn.Module, n: int, loss: Callable[[np.ndarray], Tensor], *, epoch
         history.append(total / n)
     net.eval()
     return history
+
+
+def dropped(values: Tensor, share: float) -> Tensor:
+    """``values`` after dropout, in a fraction of the time of ``nn.functional.dropout`` on one core.
+
+    It draws few random numbers: a Poisson count of hits that fall anywhere misses each entry, independently of the
+    others, with chance ``1 - share`` if the mean count is ``-n log(1 - share)``."""
+    n = values.numel()
+    hits = int(torch.poisson(torch.tensor(-n * math.log1p(-share))))
+    kept = values.new_full((n,), 1 / (1 - share)).index_fill_(0, torch.randint(n, (hits,)), 0.0)
+    return values * kept.view_as(values)
 
 
 def predict(net: Callable[[Sequence[object]], Tensor], items: Sequence[object]) -> np.ndarray:

@@ -17,6 +17,7 @@ from cg.errors import CGError
 from evo_search import get_space
 from finetune.baselines import BRPBinaryRelation, BRPLatencyGCN, FlopsLatency, LayerwiseLatency
 from finetune.baselines._inputs import Reader
+from finetune.baselines._training import dropped
 from finetune.baselines.brp import GlobalGCN, pruned
 from finetune.metrics import spearman, within_error_bound
 
@@ -71,6 +72,29 @@ def test_convolution_is_the_formula_of_the_paper(cells: list[Cell]) -> None:
         v = torch.relu(norm(a @ linear(v) + bias))
     both = gcn(reader.batch([item, *reader.read(cells[1:2])], global_node=True))
     torch.testing.assert_close(both[0], v[0])
+
+
+@pytest.mark.parametrize("share", [0.002, 0.2, 0.9])
+def test_dropout_misses_each_entry_alone(share: float) -> None:
+    """As many zeros as a coin for each entry would give, no pairs of them, and the same mean."""
+    torch.manual_seed(0)
+    rows, columns = 2000, 200
+    zero = (kept := dropped(torch.ones(rows, columns), share)) == 0
+    assert float(zero.float().mean()) == pytest.approx(share, abs=5 * (share * (1 - share) / rows / columns) ** 0.5)
+    assert torch.allclose(kept[~zero], torch.tensor(1 / (1 - share)))
+    by_row = zero.sum(1).float()
+    assert float(by_row.var()) == pytest.approx(columns * share * (1 - share), rel=0.2)
+    both = (zero[:, 1:] & zero[:, :-1]).float().mean()
+    assert float(both) == pytest.approx(share ** 2, rel=0.1, abs=1e-4)
+    with pytest.raises(CGError, match="dropout"):
+        BRPLatencyGCN(width=8, dropout=1.0).fit([SPACE.cell((1, 1, 1, 1, 1, 1))] * 2, [1, 2])
+
+
+def test_dropout_rests_when_predicting(cells: list[Cell], latency: np.ndarray) -> None:
+    model = BRPLatencyGCN(width=16, epochs=3, dropout=0.5).fit(cells[:40], latency[:40])
+    assert (model.predict(cells[:40]) == model.predict(cells[:40])).all()
+    assert (model.predict(cells[:40]) != clone(model).set_params(dropout=0.0).fit(cells[:40], latency[:40])
+            .predict(cells[:40])).any()
 
 
 def test_latency_is_predicted_in_its_unit(fitted: BRPLatencyGCN, cells: list[Cell], latency: np.ndarray) -> None:
