@@ -85,17 +85,19 @@ def load_pool(space: str, metric: str | None = None, size: int = MAX_POOL) -> tu
 
 def compare(space: str, predictors: str | Sequence[str | Rival] = "all", labels: Sequence[int] = (40, 100, 400),
             seeds: int = 5, *, n_test: int | None = N_TEST, metric: str | None = None, first_seed: int = FIRST_SEED,
-            pool_size: int = MAX_POOL, out: str | Path | None = None, progress: Progress | None = None) -> Comparison:
+            pool_size: int = MAX_POOL, pool: GraphSet | None = None, out: str | Path | None = None,
+            progress: Progress | None = None) -> Comparison:
     """Fit and test every predictor on every draw.
 
     Args:
-        space: name of a search space that has a benchmark table.
+        space: name of a search space; one that has a benchmark table unless ``pool`` is given.
         predictors: names or groups of ``evo_search.rivals``, or ``Rival``s.
         labels: label counts.
         seeds: label draws for each count; draw d uses the seed ``first_seed + d`` for labels, test set and predictor.
         n_test: random test networks, none isomorphic to a labelled one; None for all that are left.
         metric: label; the default metric of the table if None.
         pool_size: most networks that labels and test sets are drawn from.
+        pool: these networks instead, their genomes as ids, with the label ``metric`` (its only label if None) known for all.
         out: folder for ``rows.jsonl``; rows that are there are not computed again, except those that failed.
         progress: told what runs next, how many are done and how many there are.
 
@@ -107,7 +109,7 @@ def compare(space: str, predictors: str | Sequence[str | Rival] = "all", labels:
     if not labels or seeds < 1 or (n_test is not None and n_test < 2):
         raise CGError(f"need at least one label count, one seed and two test networks, got {labels}, {seeds}, {n_test}")
     store = _Rows(None if out is None else Path(out) / "rows.jsonl")
-    pool, metric = load_pool(space, metric, pool_size)
+    pool, metric = load_pool(space, metric, pool_size) if pool is None else (pool, _label_of(pool, metric))
     if max(labels) >= len(pool) or min(labels) < 2:
         raise CGError(f"label counts must be from 2 to {len(pool) - 1}, the networks of {space} with {metric!r}; got {labels}")
     config = {"space": space, "metric": metric, "pool": len(pool), "labels": labels, "seeds": seeds, "first_seed": first_seed,
@@ -129,6 +131,15 @@ def compare(space: str, predictors: str | Sequence[str | Rival] = "all", labels:
         progress("", len(jobs), len(jobs))
     order = {(n, r.name): i for i, (r, n) in enumerate((r, n) for r in rivals for n in labels)}
     return Comparison(config, tuple(sorted(rows, key=lambda r: (order[r["n_labels"], r["predictor"]], r["seed"]))))
+
+
+def _label_of(pool: GraphSet, metric: str | None) -> str:
+    if metric is None and len(pool.labels) != 1:
+        raise CGError(f"pool has labels {', '.join(pool.labels) or 'none'}; say which one with metric")
+    metric = metric or next(iter(pool.labels))
+    if not np.isfinite(pool.label(metric)).all():
+        raise CGError(f"pool: label {metric!r} is missing for some networks; leave them out")
+    return metric
 
 
 def _rivals(predictors: str | Sequence[str | Rival]) -> list[Rival]:

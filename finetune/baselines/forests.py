@@ -6,9 +6,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -65,8 +64,8 @@ class ProxyForest(RegressorMixin, BaseEstimator):
     """Extremely randomised trees on zero-cost proxies (``finetune.proxies``), normal scores of the labels as targets.
 
     A proxy that a network does not have (no rectifier, say) or that is not finite counts as less than any number. Values are
-    kept by fingerprint for the life of the process and, with ``cache``, in a file of JSON lines: computing them takes from
-    seconds to tens of seconds a network.
+    kept by fingerprint for the life of the process and, with ``cache``, in a file of JSON lines: computing them
+    (``finetune.proxies.measure``) takes from a second to tens of seconds a network.
 
     Args:
         proxies: names from ``finetune.proxies.PROXIES``; None for all.
@@ -114,16 +113,13 @@ class ProxyForest(RegressorMixin, BaseEstimator):
         kept, self.saved_s_ = _kept(self.cache), 0.0
         rows = []
         for g in graphs:
-            row = []
-            for name in names:
-                key = f"{g.digest} {name} {self.batch} {self.seed}"
-                if key in kept:
-                    self.saved_s_ += kept[key][1]
-                else:
-                    kept[key] = _value(name, g, self.batch, self.seed)
-                    _append(self.cache, key, kept[key])
-                row.append(kept[key][0])
-            rows.append(row)
+            keys = {name: f"{g.digest} {name} {self.batch} {self.seed}" for name in names}
+            new = [name for name, key in keys.items() if key not in kept]
+            self.saved_s_ += sum(kept[keys[name]][1] for name in names if name not in new)
+            for name, found in _values(g, new, self.batch, self.seed).items():
+                kept[keys[name]] = found
+                _append(self.cache, keys[name], found)
+            rows.append([kept[keys[name]][0] for name in names])
         x = np.array(rows, np.float64).reshape(len(rows), len(names))
         return np.where(np.isfinite(x), np.sign(x) * np.log1p(np.abs(np.nan_to_num(x))), -1000.0)
 
@@ -153,21 +149,16 @@ def _append(cache: str | Path | None, key: str, found: tuple[float, float]) -> N
             file.write(json.dumps([key, value, round(found[1], 4)]) + "\n")
 
 
-_KEYWORDS: Mapping[str, frozenset[str]] = MappingProxyType({
-    "params": frozenset(), "macs": frozenset(), "synflow": frozenset({"seed"})})
+def _values(graph: Graph, names: Sequence[str], batch: int, seed: int) -> dict[str, tuple[float, float]]:
+    """Proxies, NaN where the network has none, and for each its share of the processor seconds that all of them took."""
+    from finetune.proxies import measure
 
-
-def _value(name: str, graph: Graph, batch: int, seed: int) -> tuple[float, float]:
-    """A proxy and the processor seconds it took; NaN where the network has none."""
-    from torch.linalg import LinAlgError
-
-    from finetune.proxies import PROXIES
-
-    settings = {"batch": batch, "seed": seed}
-    words = _KEYWORDS.get(name, frozenset(settings))
+    if not names:
+        return {}
     began = time.process_time()
     try:
-        value = PROXIES[name](graph, **{k: settings[k] for k in words})
-    except (CGError, LinAlgError):  # no such thing in this network; a matrix of it without eigenvalues
-        value = math.nan
-    return value, time.process_time() - began
+        found = measure(graph, names, seed=seed, batch=batch)
+    except CGError:  # it cannot be built or run; what needs neither is still there
+        found = {**dict.fromkeys(names, math.nan), **measure(graph, [n for n in names if n in ("params", "macs")])}
+    seconds = (time.process_time() - began) / len(names)
+    return {name: (found[name], seconds) for name in names}

@@ -232,3 +232,26 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bad.exit_code == 2
     assert "--labels is a list of whole numbers" in bad.stderr
     assert not (tmp_path / "d").exists()
+
+
+def test_a_pool_of_ones_own_is_drawn_from_and_its_label_is_used() -> None:
+    from cg.graphset import GraphSet
+    from evo_search import get_space
+
+    space, log = get_space("nasbench201"), list[Any]()
+    genomes = [g for g in space.all_genomes() if g[0] == 3][:60]  # type: ignore[attr-defined]
+    pool = GraphSet([space.to_graph(a) for a in genomes], [space.encode(a) for a in genomes], {"mine": np.arange(60.0)})
+    settings: dict[str, Any] = {"labels": (10,), "seeds": 2, "n_test": None}
+    result = compare("nasbench201", [spy("a", "graph", log)], pool=pool, **settings)
+    assert result.config["metric"] == "mine"
+    assert result.config["pool"] == 60
+    names = {g.name: y for g, y in zip(pool.graphs, pool.label("mine"), strict=True)}
+    for _, graphs, y in log[::2]:
+        np.testing.assert_array_equal(y, [names[g.name] for g in graphs])
+    assert {g.name for _, graphs, _ in log[:2] for g in graphs} <= set(names)
+    with pytest.raises(CGError, match="a, b; say which"):
+        compare("nasbench201", [spy("a", "graph", log)], pool=GraphSet(pool.graphs, pool.ids, {
+            "a": np.arange(60.0), "b": np.arange(60.0)}), **settings)
+    with pytest.raises(CGError, match="'mine' is missing for some"):
+        compare("nasbench201", [spy("a", "graph", log)], pool=GraphSet(pool.graphs, pool.ids, {
+            "mine": np.full(60, np.nan)}), **settings)
