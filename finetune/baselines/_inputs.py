@@ -52,6 +52,25 @@ class Batch(NamedTuple):
         return total / torch.bincount(self.owner, minlength=self.size)[:, None]
 
 
+class Dense(NamedTuple):
+    """Small networks padded to one length, for convolutions as matrix products.
+
+    Attributes:
+        x: one-hot operation beside the node features, float32 ``[B, n, width]``.
+        mean: ``[B, 2, n, n]``; row i of the first matrix averages node i and its sources, of the second node i and its targets.
+        weight: ``[B, n]``, 1 / size of the network on its nodes, 0 on padding; rows and columns of ``mean`` are 0 there, too.
+    """
+
+    x: Tensor
+    mean: Tensor
+    weight: Tensor
+
+    def take(self, rows: np.ndarray) -> Dense:
+        """The networks ``rows``."""
+        index = torch.from_numpy(rows)
+        return Dense(self.x[index], self.mean[index], self.weight[index])
+
+
 class Reader:
     """Turns networks into ``Nodes``. What an operation's number is, and the scale of the features, is fixed by the networks
     that it is made from; later ones must be of the same kind, and cells must have no new operation.
@@ -118,3 +137,21 @@ class Reader:
         t = torch.from_numpy
         return Batch(t(x), t(token.astype(np.int64)), t(np.concatenate(src).astype(np.int64)),
                      t(np.concatenate(dst).astype(np.int64)), t(owner.astype(np.int64)), t(first.astype(np.int64)), len(items))
+
+    def dense(self, items: Sequence[Nodes]) -> Dense:
+        """``items`` side by side, padded to the longest; memory grows with its square."""
+        sizes = np.array([len(i.token) for i in items])
+        n = int(sizes.max())
+        x = np.zeros((len(items), n, self.width), np.float32)
+        owner = np.repeat(np.arange(len(items)), sizes)
+        node = np.concatenate([np.arange(size) for size in sizes])
+        x[owner, node, np.concatenate([i.token for i in items])] = 1
+        x[owner, node, self.tokens:] = np.concatenate([i.extra for i in items])
+        source, target = np.concatenate([i.edges for i in items], 1)
+        whose = np.repeat(np.arange(len(items)), [i.edges.shape[1] for i in items])
+        cells = [((2 * b + way) * n + to) * n + at for b, way, to, at in (
+            (whose, 0, target, source), (whose, 1, source, target), (owner, 0, node, node), (owner, 1, node, node))]
+        mean = np.bincount(np.concatenate(cells), minlength=2 * len(items) * n * n).reshape(len(items), 2, n, n)
+        mean = mean / np.maximum(mean.sum(-1, keepdims=True), 1)
+        weight = (np.arange(n) < sizes[:, None]) / sizes[:, None]
+        return Dense(torch.from_numpy(x), *(torch.from_numpy(a.astype(np.float32)) for a in (mean, weight)))

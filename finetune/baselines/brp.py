@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cg.cells import Cell
 from cg.errors import CGError
 from finetune.baselines._inputs import Batch, Network, Nodes, Reader
-from finetune.baselines._training import dropped, predict, seeded, train
+from finetune.baselines._training import Dropout, predict, seeded, train
 from finetune.targets import check_labels
 
 ORDERS = ("wins", "sort")
@@ -35,15 +35,13 @@ class GlobalGCN(nn.Module):
 
     def __init__(self, inputs: int, width: int, layers: int, dropout: float) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise CGError(f"dropout must be a share from 0 to below 1, got {dropout}")
         self.width, self.layers = width, layers
         self.linear = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in pairwise([inputs] + [width] * layers))
         self.bias = nn.ParameterList(torch.zeros(width) for _ in range(layers))
         self.norm = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
         for values in (*self.linear.parameters(), *self.bias):
             nn.init.uniform_(values, -width ** -0.5, width ** -0.5)
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
 
     def forward(self, batch: Batch) -> Tensor:
         to_global = batch.token[batch.dst] < 0
@@ -55,9 +53,7 @@ class GlobalGCN(nn.Module):
                 v = v.index_add(0, target, v.index_select(0, source))
             else:  # of the last layer only the global nodes are read: they sum all nodes of their network
                 v = v.new_zeros(batch.size, v.shape[1]).index_add(0, batch.owner, v)
-            v = torch.relu(norm(linear(v) + bias))
-            if self.training and self.dropout:
-                v = dropped(v, self.dropout)
+            v = self.dropout(torch.relu(norm(linear(v) + bias)))
         return v
 
 

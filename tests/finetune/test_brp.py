@@ -17,7 +17,7 @@ from cg.errors import CGError
 from evo_search import get_space
 from finetune.baselines import BRPBinaryRelation, BRPLatencyGCN, FlopsLatency, LayerwiseLatency
 from finetune.baselines._inputs import Reader
-from finetune.baselines._training import dropped
+from finetune.baselines._training import Dropout
 from finetune.baselines.brp import GlobalGCN, pruned
 from finetune.metrics import spearman, within_error_bound
 
@@ -79,7 +79,7 @@ def test_dropout_misses_each_entry_alone(share: float) -> None:
     """As many zeros as a coin for each entry would give, no pairs of them, and the same mean."""
     torch.manual_seed(0)
     rows, columns = 2000, 200
-    zero = (kept := dropped(torch.ones(rows, columns), share)) == 0
+    zero = (kept := Dropout(share)(torch.ones(rows, columns))) == 0
     assert float(zero.float().mean()) == pytest.approx(share, abs=5 * (share * (1 - share) / rows / columns) ** 0.5)
     assert torch.allclose(kept[~zero], torch.tensor(1 / (1 - share)))
     by_row = zero.sum(1).float()
