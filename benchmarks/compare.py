@@ -1,4 +1,4 @@
-"""Every predictor on every benchmark space at several label counts: the tables of docs/rivals.md.
+"""Every predictor on every benchmark space at several label counts: the tables of docs/results.md.
 
     python benchmarks/compare.py                                  # 3 spaces x 20, 50, 100, 400 labels x 5 draws
     python benchmarks/compare.py --space nasbench201 --predictors cheap --labels 20 --seeds 2

@@ -1,19 +1,16 @@
-"""Write the README's tables from the committed results, so that no figure in it is typed by hand.
+"""Write the tables and drawings of README and docs from the committed results, so that no figure in them is typed by hand.
 
-    python benchmarks/readme_tables.py            # rewrites README.md between its markers
-    python benchmarks/readme_tables.py --check    # exits with 1 if it is not current
+    python benchmarks/readme_tables.py            # rewrites PAGES between their markers, and docs/figures
+    python benchmarks/readme_tables.py --check    # exits with 1 if anything is not current
 
-A table stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``, in the README or in docs/protocol.md. Its
-rows come from every file ``benchmarks/results/NAME*.csv`` or ``NAME*.json`` (a list of objects, or an object with the list
-``rows``), one row a measurement:
+A table stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`` in one of ``PAGES``. Tables of the modules in
+``MODULES`` read what these say; the rows of the others come from every file ``benchmarks/results/NAME*.csv`` or
+``NAME*.json`` (a list of objects, or an object with the list ``rows``), one row a measurement:
 
 ``few_shot``  target, method, n_labels, draw, spearman, kendall       (what ``cg evaluate -o`` writes, too)
 ``search``    space, strategy, seed, queries, best_value; optional optimum (best possible), queries_to_reach
 ``speed``     the ``parts`` of ``benchmarks/speed.py`` instead of rows
 ``encoders``  no file: read from the config.json of the shipped encoders
-``extract_goals``, ``extract_reach``, ``extract_speed``, ``extract_macs``, ``extract_laws``: the totals in the results of the
-              scripts of these names (the first is made of all of them)
-``rivals_spearman_SPACE``, ``rivals_kendall_SPACE``: ``rivals-SPACE.csv``, which ``benchmarks/compare.py`` writes
 """
 
 from __future__ import annotations
@@ -24,13 +21,19 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/protocol.md", "docs/extracting.md", "docs/rivals.md")
+PAGES = ("README.md", "docs/protocol.md", "docs/extracting.md", "docs/results.md")
+# A module here has TABLES, name -> function(folder of results) -> (header, lines), and may have FIGURES, name -> (alternative
+# text, function(folder of results) -> SVG); without results there are no lines, and the SVG is empty.
+MODULES = ("_extract_tables", "_rivals_tables", "_published_tables", "_proxies_tables", "_neural_predictor_tables",
+           "_brp_tables", "_latency_tables", "_surgery_tables")
+FIGURES_IN = "docs/figures"
 _BLOCK = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results:\2 -->)", re.DOTALL)
 Row = dict[str, Any]
 
@@ -130,20 +133,25 @@ def encoders(_: Path) -> str:
     return _table(("name", "configuration", "pre-trained on", "graphs", "steps"), lines)
 
 
-def _more_tables() -> dict[str, Callable[[Path], str]]:
-    import _extract_tables
-    import _rivals_tables
+def _of_modules() -> dict[str, Callable[[Path], str]]:
+    def as_text(make: Callable[[Path], Any]) -> Callable[[Path], str]:
+        return lambda results: _table(*make(results))
 
-    found = {**_extract_tables.TABLES, **_rivals_tables.TABLES}
+    def as_image(name: str, says: str, drawing: Callable[[Path], str]) -> Callable[[Path], str]:
+        return lambda results: f"![{says}](figures/{name}.svg)\n" if drawing(results) else ""
 
-    def table(name: str) -> Callable[[Path], str]:
-        return lambda results: _table(*found[name](results))
+    found: dict[str, Callable[[Path], str]] = {}
+    for module in map(import_module, MODULES):
+        found |= {name: as_text(make) for name, make in module.TABLES.items()}
+        for name, (says, drawing) in getattr(module, "FIGURES", {}).items():
+            FIGURES[name] = drawing
+            found[f"figure_{name}"] = as_image(name, says, drawing)
+    return found
 
-    return {name: table(name) for name in found}
 
-
+FIGURES: dict[str, Callable[[Path], str]] = {}
 TABLES: dict[str, Callable[[Path], str]] = {
-    "goals": goals, "few_shot": few_shot, "search": search, "speed": speed, "encoders": encoders, **_more_tables()}
+    "goals": goals, "few_shot": few_shot, "search": search, "speed": speed, "encoders": encoders, **_of_modules()}
 
 
 def render(text: str, results: Path) -> str:
@@ -192,14 +200,15 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is not current")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     args = parser.parse_args()
+    made = {page: render((ROOT / page).read_text(encoding="utf-8"), args.results) for page in PAGES}
+    made |= {f"{FIGURES_IN}/{name}.svg": drawing(args.results) for name, drawing in FIGURES.items()}
     stale = []
-    for page in PAGES:
+    for page, new in made.items():
         path = ROOT / page
-        old = path.read_text(encoding="utf-8")
-        new = render(old, args.results)
-        if new != old:
+        if new != (path.read_text(encoding="utf-8") if path.exists() else ""):
             stale.append(page)
             if not args.check:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(new, encoding="utf-8")
     print(f"{'not current' if args.check else 'rewritten'}: {', '.join(stale)}" if stale else "all tables are current")
     return int(args.check and bool(stale))
