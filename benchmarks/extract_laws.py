@@ -282,7 +282,7 @@ def builder_against_trace(name: str) -> Answer:
     begin, space, rng = time.perf_counter(), get_space(name), np.random.default_rng(0)
     for i in range(GENOMES):
         genome = space.sample(rng)
-        said = difference(space.to_graph(genome), from_torch(space.to_torch(genome), space.input_shape).graph)
+        said = difference(space.to_graph(genome), from_torch(space.to_torch(genome), space.input_shape_of(genome)).graph)
         if said is not None:
             return {"result": f"genome {i}: {said}", "seconds": time.perf_counter() - begin}
     return {"result": "equal", "nodes": GENOMES, "seconds": time.perf_counter() - begin}

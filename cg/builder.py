@@ -98,12 +98,24 @@ class GraphBuilder:
         """Rectified linear unit."""
         return self._same_shape("Relu", x)
 
-    def _same_shape(self, op: str, x: int) -> int:
+    def relu6(self, x: int) -> int:
+        """``min(max(x, 0), 6)``, ONNX ``Clip``."""
+        return self._same_shape("Clip", x, (("max", 6.0), ("min", 0.0)))
+
+    def hard_swish(self, x: int) -> int:
+        """``x * min(max(x + 3, 0), 6) / 6``."""
+        return self._same_shape("HardSwish", x)
+
+    def hard_sigmoid(self, x: int) -> int:
+        """``min(max(x / 6 + 1/2, 0), 1)``, the slope written with six digits as the tracers do."""
+        return self._same_shape("HardSigmoid", x, (("alpha", 0.166667),))
+
+    def _same_shape(self, op: str, x: int, attrs: tuple[tuple[str, Any], ...] = ()) -> int:
         shape = TABLE.out_shapes[self._spec[x]]
-        key = (op, shape)
+        key = (op, shape)  # one operator is always asked for with the same attributes
         spec = _CALLS.get(key)
         if spec is None:
-            spec = _CALLS[key] = TABLE.intern(NodeSpec(op, (shape,), shape))
+            spec = _CALLS[key] = TABLE.intern(NodeSpec(op, (shape,), shape, attrs=attrs))
         return self._unary(spec, x)
 
     def max_pool(self, x: int, kernel: int = 2, stride: int | None = None, padding: int = 0,

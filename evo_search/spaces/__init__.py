@@ -22,6 +22,12 @@ BUILT_IN = {
     "nasbench201-cifar100": "evo_search.spaces.nasbench201:cifar100",
     "nasbench201-imagenet16": "evo_search.spaces.nasbench201:imagenet16",
     "nasbench301": "evo_search.spaces.darts:NASBench301",
+    "ofa-mbv3": "evo_search.spaces.ofa:OFAMobileNetV3",
+    "ofa-mbv3-w12": "evo_search.spaces.ofa:OFAMobileNetV3Wide",
+    "ofa-proxyless": "evo_search.spaces.ofa:OFAProxylessNAS",
+    "ofa-resnet50": "evo_search.spaces.ofa_resnet:OFAResNet50",
+    "proxylessnas": "evo_search.spaces.proxylessnas:ProxylessNAS",
+    "nats-size": "evo_search.spaces.nats_size:NATSBenchSize",
 }
 __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "SearchSpace", "get_space", "list_spaces"]
 

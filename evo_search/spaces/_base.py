@@ -30,7 +30,7 @@ class SearchSpace(ABC, Generic[G]):
     Class attributes:
         name: the name in ``list_spaces()``.
         family: label for grouping graphs that look alike (contrastive families); several spaces may share one.
-        input_shape: shape of one input tensor, batch 1 first.
+        input_shape: shape of one input tensor, batch 1 first; the largest one where the genome chooses it.
         num_classes: width of the output layer.
     """
 
@@ -97,9 +97,13 @@ class SearchSpace(ABC, Generic[G]):
     def to_graph(self, a: G) -> Graph:
         """The computation graph of the valid genome ``a``, built directly (no torch, no tracing)."""
 
+    def input_shape_of(self, a: G) -> tuple[int, int, int, int]:
+        """Shape of one input tensor of the network ``a``: ``input_shape`` unless the genome chooses a resolution."""
+        return self.input_shape
+
     @abstractmethod
     def to_torch(self, a: G) -> torch.nn.Module:
-        """The network of the valid genome ``a``: maps ``[B, *input_shape[1:]]`` to logits ``[B, num_classes]``."""
+        """The network of the valid genome ``a``: maps ``[B, *input_shape_of(a)[1:]]`` to logits ``[B, num_classes]``."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
