@@ -27,7 +27,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints-cpu.txt -e '.[onnx,timm,transformers,dev]' '$(TENSORFLOW)'
+	$(BIN)/python -m pip install -c constraints-cpu.txt -e '.[onnx,timm,transformers,postgres,search,dev]' '$(TENSORFLOW)'
 	touch $@
 
 demo: install

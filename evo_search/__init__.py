@@ -11,15 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evo_search.algorithm1 import evolve, random_search
+    from evo_search.objectives import Constraint
     from evo_search.spaces import get_space, list_spaces
+    from evo_search.strategies import Proposal, Strategy, get_strategy, list_strategies
+    from evo_search.study import Study
 
 _HOME = {
+    "Constraint": "evo_search.objectives",
+    "Proposal": "evo_search.strategies",
+    "Strategy": "evo_search.strategies",
+    "Study": "evo_search.study",
     "evolve": "evo_search.algorithm1",
     "random_search": "evo_search.algorithm1",
     "get_space": "evo_search.spaces",
+    "get_strategy": "evo_search.strategies",
     "list_spaces": "evo_search.spaces",
+    "list_strategies": "evo_search.strategies",
 }
-__all__ = ["evolve", "get_space", "list_spaces", "random_search"]
+__all__ = ["Constraint", "Proposal", "Strategy", "Study", "evolve", "get_space", "get_strategy", "list_spaces",
+           "list_strategies", "random_search"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,10 +56,11 @@ class CandidateMaker:
     Args:
         space: sampling, mutation, crossover and validity.
         cache: identities of genomes.
+        accept: ``valid genome -> bool``; others are left out. By default all are taken.
     """
 
-    def __init__(self, space: SearchSpace[Any], cache: GraphCache) -> None:
-        self._space, self._cache = space, cache
+    def __init__(self, space: SearchSpace[Any], cache: GraphCache, accept: Callable[[Any], bool] | None = None) -> None:
+        self._space, self._cache, self._accept = space, cache, accept
 
     def random(self, n: int, taken: set[str], rng: np.random.Generator) -> dict[str, Any]:
         """Up to ``n`` random networks, key -> genome, in the order they were found; adds their keys to ``taken``."""
@@ -93,7 +94,7 @@ class CandidateMaker:
             if genome in tried:
                 continue
             tried.add(genome)
-            if not self._space.is_valid(genome):
+            if not self._space.is_valid(genome) or (self._accept is not None and not self._accept(genome)):
                 continue
             key = self._cache.key(genome)
             if key not in taken:

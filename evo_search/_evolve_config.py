@@ -1,4 +1,4 @@
-"""``EvolveConfig``: the settings of ``evolve``, checked when they are made.
+"""``EvolveConfig``: the settings of ``evolve``, checked when they are made; and the checks that other settings share.
 
 This file must not know how the settings are used.
 """
@@ -17,6 +17,22 @@ from cg.errors import CGError
 
 class SearchError(CGError):
     """A search cannot start: a wrong setting, budget, predictor or space."""
+
+
+def positive_integers(settings: Any, *names: str) -> None:
+    """Raise ``SearchError`` unless these fields are integers of at least 1."""
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SearchError(f"{type(settings).__name__}.{name} must be an integer of at least 1, got {value!r}")
+
+
+def rates(settings: Any, *names: str) -> None:
+    """Raise ``SearchError`` unless these fields are numbers from 0 to 1."""
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise SearchError(f"{type(settings).__name__}.{name} must be between 0 and 1, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -56,14 +72,8 @@ class EvolveConfig:
     maximize: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("n_initial", "batch_size", "n_parents", "pool_size", "rounds", "max_edits"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SearchError(f"EvolveConfig.{name} must be an integer of at least 1, got {value!r}")
-        for name in ("crossover_rate", "random_rate", "explore_rate", "breed_rate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise SearchError(f"EvolveConfig.{name} must be between 0 and 1, got {value!r}")
+        positive_integers(self, "n_initial", "batch_size", "n_parents", "pool_size", "rounds", "max_edits")
+        rates(self, "crossover_rate", "random_rate", "explore_rate", "breed_rate")
         if isinstance(self.kappa, bool) or not isinstance(self.kappa, (int, float)) or not np.isfinite(self.kappa):
             raise SearchError(f"EvolveConfig.kappa must be a finite number, got {self.kappa!r}")
         for name in ("refit", "maximize"):

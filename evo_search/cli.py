@@ -1,20 +1,17 @@
-"""Commands of this package: ``cg spaces``, ``export``, ``latency``, ``evaluate``, ``compare``, ``search``, ``demo``.
+"""Commands of this package: ``cg spaces``, ``export``, ``latency``, ``evaluate``, ``compare``, ``demo``.
 
-Bodies import what they need.
+``search`` has a file of its own. Bodies import what they need.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cg._terminal import Json, Seed
-
-if TYPE_CHECKING:
-    from evo_search.history import Query
-    from evo_search.oracles import TableOracle
+from evo_search.search_cli import search
 
 
 def register(app: typer.Typer) -> None:
@@ -129,67 +126,6 @@ def latency(
         raise typer.Exit(1)
 
 
-def search(
-    space: Annotated[str, typer.Argument(help="A name that 'cg spaces' lists.")],
-    budget: Annotated[int, typer.Option("--budget", min=1, help="Networks to ask about, earlier ones included.")] = 90,
-    predictor: Annotated[Path | None, typer.Option(
-        "--predictor", help="Folder of 'cg finetune': its encoder and sources guide it; labels come from the search.")] = None,
-    history: Annotated[Path | None, typer.Option("--history", help="SQLite file; an unfinished run in it goes on.")] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="What to maximise, else the default metric.")] = None,
-    oracle: Annotated[str, typer.Option("--oracle", help="'table', or 'surrogate' (nasbench301).")] = "table",
-    config: Annotated[str, typer.Option("--config", help="'default', or 'paper' as published.")] = "default",
-    random: Annotated[bool, typer.Option("--random", help="Random search: the baseline.")] = False,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Search a space for its best network, against its benchmark table."""
-    from cg import _terminal as terminal
-    from cg.errors import CGError
-    from evo_search.algorithm1 import EvolveConfig, evolve, random_search
-    from evo_search.history import History
-    from evo_search.oracles import SurrogateOracle
-    from evo_search.spaces import get_space
-
-    where = get_space(space)
-    if oracle not in ("table", "surrogate") or config not in ("default", "paper"):
-        raise CGError(f"--oracle is 'table' or 'surrogate' and --config 'default' or 'paper', got {oracle!r}, {config!r}")
-    ask = SurrogateOracle() if oracle == "surrogate" else _table_oracle(space, metric)
-    best_possible = getattr(ask, "best_possible", None)
-    settings = EvolveConfig.paper(space) if config == "paper" else EvolveConfig()
-    guide: Any = None
-    if predictor is not None:
-        from finetune import CGPredictor
-
-        guide = CGPredictor.load(predictor)
-    log = History(history)
-    try:
-        if len(log):
-            terminal.note(f"resumed {history} after {len(log)} queries")
-        with terminal.progress(f"searching {space}", budget) as advance:
-            advance(done=len(log))
-
-            def report(query: Query, best: Query | None) -> None:
-                advance(note="" if best is None else f"best {best.value:.4f}")
-
-            if random:
-                result = random_search(where, ask, budget, seed, history=log, progress=report)
-            else:
-                result = evolve(where, ask, guide, budget=budget, seed=seed, history=log, config=settings,
-                                progress=report)
-        failed = sum(q.value is None for q in log.queries)
-    finally:
-        log.close()
-    found = {"space": space, "oracle": ask.describe(), "seed": seed, "budget": budget, "queries": result.queries,
-             "failed": failed, "stopped": result.stopped, "best": result.best_encoded, "best_value": result.best_value,
-             "best_possible": best_possible, "curve": result.curve}
-    if json:
-        terminal.emit(found)
-        return
-    terminal.table(f"search of {space}", ("what", "value"), [
-        ("best network", result.best_encoded or "–"), ("best value", result.best_value), ("of possible", best_possible),
-        ("queries", result.queries), ("failed", failed), ("stopped", result.stopped)])
-
-
 def evaluate(
     target: Annotated[str, typer.Option("--target", help="nasbench101, nasbench201, nasbench201-all or nasbench301.")],
     draws: Annotated[int, typer.Option("--draws", min=1, help="Independent draws of the labels.")] = 5,
@@ -268,20 +204,6 @@ def compare(
     terminal.table(f"{space}, {result.config['metric']}: mean ± standard deviation over {seeds} label draws",
                    comparison_report.HEADER[:width], [line[:width] for line in comparison_report.lines(summary)], 2)
     terminal.note(f"wrote {', '.join(map(str, paths))}")
-
-
-def _table_oracle(space: str, metric: str | None) -> TableOracle:
-    from cg.errors import CGError
-    from evo_search import tables
-    from evo_search.oracles import TableOracle
-
-    if space not in tables.names():
-        raise CGError(f"space {space!r} has no benchmark table; tables: {', '.join(tables.names())}")
-    table = tables.load(space)
-    if space == "nasbench301":
-        raise CGError(f"the table of nasbench301 holds {table.n:,} of about 10^18 networks, so a search would hardly ever "
-                      "meet one; use --oracle surrogate")
-    return TableOracle(space, metric or table.default_metric)
 
 
 def demo(

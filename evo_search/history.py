@@ -1,153 +1,107 @@
-"""``History``: the record of one search run in one SQLite file, from which a killed run goes on as if nothing happened.
+"""``History``: the record of one search run, from which a killed run goes on as if nothing happened.
 
-This file must not know how candidates are chosen nor what an oracle is; it stores what happened and refuses what
-would make the record untrue (a second query of one network, another configuration).
+It lives in memory, in an SQLite file, or in a PostgreSQL database that holds many studies. What a generation will ask is on
+disk before it is asked, and an answer before the next step. This file must not know how candidates are chosen nor what an
+oracle is; it keeps what happened and refuses what would make the record untrue (a second answer, another configuration).
 """
 
 from __future__ import annotations
 
+import bisect
 import json
 import math
-import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cg.errors import CGError, StorageError
+from evo_search._records import Plan, PlanItem, Query
 
-FORMAT_VERSION = 1
-SOURCES = ("initial", "evolved", "random")
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE plans (number INTEGER PRIMARY KEY, items TEXT NOT NULL, rng_state TEXT NOT NULL);
-CREATE TABLE queries (
-    step INTEGER PRIMARY KEY, genome TEXT NOT NULL, key TEXT NOT NULL UNIQUE, value REAL,
-    status TEXT NOT NULL CHECK (status IN ('ok', 'failed')),
-    source TEXT NOT NULL CHECK (source IN ('initial', 'evolved', 'random')),
-    wall_s REAL NOT NULL, error TEXT NOT NULL, CHECK ((value IS NULL) = (status = 'failed')));
-"""
+if TYPE_CHECKING:
+    from evo_search._store import Store
+
+__all__ = ["History", "HistoryError", "Plan", "PlanItem", "Query", "study_names"]
+LOG_CHARACTERS = 100_000
 
 
 class HistoryError(CGError):
     """A history cannot be used for this run (other settings, a network recorded twice, already in use)."""
 
 
-@dataclass(frozen=True)
-class Query:
-    """One answered question to the oracle.
-
-    Attributes:
-        step: 0-based position in the run; every step is one query of the budget.
-        genome: the encoded genome (``space.encode``).
-        key: identity of the network: isomorphic genomes share it, so they are asked about once.
-        value: what the oracle said, or ``None`` where it failed.
-        status: ``ok`` or ``failed``.
-        source: ``initial``, ``evolved`` or ``random``.
-        wall_s: seconds the oracle took.
-        error: why it failed, empty where it did not.
-    """
-
-    step: int
-    genome: str
-    key: str
-    value: float | None
-    status: str
-    source: str
-    wall_s: float
-    error: str = ""
-
-
-@dataclass(frozen=True)
-class PlanItem:
-    """A network that the run has decided to ask about."""
-
-    genome: str
-    key: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One generation: what to ask, and the state of the random generator after it was chosen."""
-
-    number: int
-    items: tuple[PlanItem, ...]
-    rng_state: dict[str, Any]
-
-
 class History:
     """The queries, plans, settings and generator state of one run.
 
-    Every write is one committed transaction (``synchronous=FULL``), so the file is complete up to the last finished
-    step after ``kill -9``, and a full disk leaves the previous step as the last one.
+    Every write is one committed transaction (SQLite: ``synchronous=FULL``; PostgreSQL: ``synchronous_commit=on``), so the
+    record is complete up to the last finished step after ``kill -9``, and a full disk leaves the previous step as the last
+    one. One process writes; others may read meanwhile.
 
     Args:
-        path: the file of this run, created if absent (its folder must exist); ``None`` keeps the record in memory.
+        where: the SQLite file, created if absent (its folder must exist), or the URL of a database
+            (``postgresql+psycopg://user@host/database``, which needs ``cgtransfer[postgres]``); ``None``: in memory.
+        name: the study; one database holds many.
 
     Raises:
-        StorageError: the file is not a history, is damaged, or has another format version.
+        StorageError: ``where`` is not a history, is damaged, has another format version, or cannot be reached.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self.path = None if path is None else Path(path)
-        if self.path is not None and not self.path.parent.is_dir():
-            raise StorageError(f"cannot create history {self.path}: folder {self.path.parent} does not exist")
-        try:
-            self._db = sqlite3.connect(":memory:" if self.path is None else str(self.path), isolation_level=None)
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._open()
-        except sqlite3.DatabaseError as e:
-            raise StorageError(f"{self._where} is not a usable search history ({e}); use another file") from e
-        self._queries = [Query(*row) for row in self._db.execute(
-            "SELECT step, genome, key, value, status, source, wall_s, error FROM queries ORDER BY step")]
-        self._by_key = {q.key: q for q in self._queries}
-        config = self._meta("config")
-        self._config: dict[str, Any] | None = None if config is None else json.loads(config)
-        row = self._db.execute("SELECT number, items, rng_state FROM plans ORDER BY number DESC LIMIT 1").fetchone()
-        self._plan = None if row is None else Plan(
-            int(row[0]), tuple(PlanItem(*i) for i in json.loads(row[1])), json.loads(row[2]))
+    def __init__(self, where: str | Path | None = None, name: str = "search") -> None:
+        self._start(where, name, create=True)
 
     @classmethod
-    def read(cls, path: str | Path) -> History:
+    def read(cls, where: str | Path, name: str = "search") -> History:
         """Open a history that must already exist."""
-        if not Path(path).is_file():
-            raise StorageError(f"no search history at {path}")
-        return cls(path)
+        made = cls.__new__(cls)
+        made._start(where, name, create=False)
+        return made
+
+    def _start(self, where: str | Path | None, name: str, create: bool) -> None:
+        self.name = name
+        self.path = None if where is None or "://" in str(where) else Path(where)
+        self._store: Store | None = None
+        self._config: dict[str, Any] | None = None
+        self._bound: dict[str, Any] = {}
+        self._items: list[PlanItem] = []  # every planned network, by step
+        self._generations: list[int] = []  # and the plan it came with
+        self._steps: dict[str, int] = {}
+        self._queries: list[Query] = []  # answered ones, by step
+        self._by_key: dict[str, Query] = {}
+        self._plan: Plan | None = None
+        if where is None:
+            return
+        from evo_search._store import Store
+
+        self._store = Store(where, name, create)
+        try:
+            self._load(self._store)
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _load(self, store: Store) -> None:
+        loaded = store.load()
+        try:
+            if loaded.config is not None:
+                self._config, self._bound = loaded.config["begun"], loaded.config["bound"]
+            for row in loaded.trials:
+                if row["step"] != len(self._items):
+                    raise ValueError(f"step {len(self._items)} is missing")
+                self._planned(PlanItem(row["genome"], row["key"], row["source"]), row["generation"])
+                if row["status"] != "planned":
+                    self._answered(Query(row["step"], row["genome"], row["key"], row["value"], row["status"], row["source"],
+                                         row["wall_s"], row["error"], json.loads(row["measured"]), row["log"],
+                                         row["generation"]))
+        except (ValueError, TypeError, KeyError) as e:
+            raise StorageError(f"{self._where} is not a usable search history ({e}); use another one") from e
+        if loaded.plan is not None:
+            first = bisect.bisect_left(self._generations, loaded.plan[0])
+            self._plan = Plan(loaded.plan[0], tuple(self._items[first:]), loaded.plan[1], first)
 
     @property
     def _where(self) -> str:
-        return "the in-memory history" if self.path is None else f"history {self.path}"
-
-    def _open(self) -> None:
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-        if not tables:
-            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} "
-                                   f"INSERT INTO meta VALUES ('format_version', '{FORMAT_VERSION}'); COMMIT;")
-            return
-        if not {"meta", "plans", "queries"} <= tables:
-            raise StorageError(f"{self._where} is a database of something else (tables {sorted(tables)}); "
-                               "use another file")
-        version = self._meta("format_version")
-        if version != str(FORMAT_VERSION):
-            raise StorageError(f"{self._where} has format version {version}, this program reads {FORMAT_VERSION}")
-
-    def _meta(self, key: str) -> str | None:
-        row = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def _write(self, sql: str, values: Sequence[Any]) -> None:
-        """One statement, one transaction: outside ``BEGIN`` SQLite commits before ``execute`` returns."""
-        try:
-            self._db.execute(sql, values)
-        except sqlite3.IntegrityError as e:
-            raise HistoryError(f"{self._where} refused a record ({e}); a network is recorded once, and only one "
-                               "process may write a history") from e
-        except sqlite3.DatabaseError as e:
-            raise StorageError(f"cannot write {self._where}: {e}; the {len(self)} finished queries are kept") from e
+        return "the in-memory history" if self._store is None else self._store.text
 
     # -- settings ------------------------------------------------------------------------------------------------
 
@@ -159,74 +113,64 @@ class History:
     def begin(self, config: Mapping[str, Any]) -> bool:
         """Bind the history to the settings of a run; ``True`` where an earlier run is being continued.
 
-        ``config`` holds JSON values and may be nested. Raises ``HistoryError`` naming the first field that differs
-        from the settings already stored.
+        ``config`` holds JSON values and may be nested. Raises ``HistoryError`` naming the first field that differs from the
+        settings already stored.
         """
         new = json.loads(json.dumps(config))
-        old = self.config
-        if old is None:
-            self._write("INSERT INTO meta VALUES ('config', ?)", (json.dumps(new, sort_keys=True),))
-            self._config = new
+        if self._config is None:
+            self._save_config(new, {})
             return False
+        self._refuse(self._config, new)
+        return True
+
+    def bind(self, name: str, value: Any) -> None:
+        """Add a setting that becomes known after ``begin``, such as the oracle; refused by field where it had another value."""
+        new = json.loads(json.dumps(value))
+        if name in self._bound:
+            self._refuse({name: self._bound[name]}, {name: new})
+        else:
+            self._save_config(self._config, {**self._bound, name: new})
+
+    def _save_config(self, config: dict[str, Any] | None, bound: dict[str, Any]) -> None:
+        if self._store is not None:
+            self._store.set("config", json.dumps({"begun": config, "bound": bound}, sort_keys=True))
+        self._config, self._bound = config, bound
+
+    def _refuse(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         before, now = dict(_flat(old)), dict(_flat(new))
         for name in sorted(before.keys() | now.keys()):
             a, b = before.get(name, "(absent)"), now.get(name, "(absent)")
             if a != b:
                 raise HistoryError(f"{self._where} was begun with {name} = {a!r}, this run has {b!r}; "
-                                   "use the same settings to go on, or another file for a new run")
-        return True
+                                   "use the same settings to go on, or another file or name for a new run")
 
-    # -- queries -------------------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        return len(self._queries)
-
-    @property
-    def queries(self) -> tuple[Query, ...]:
-        """All queries in the order they were made."""
-        return tuple(self._queries)
-
-    def lookup(self, key: str) -> Query | None:
-        """The query of this network, if it was made."""
-        return self._by_key.get(key)
-
-    def record(self, item: PlanItem, value: float | None, *, wall_s: float, error: str = "") -> Query:
-        """Commit the answer for ``item``; a value that is ``None`` or not finite is a failure and still a query.
-
-        Raises ``HistoryError`` if the network is recorded already, ``StorageError`` if the disk refuses.
-        """
-        ok = value is not None and math.isfinite(value)
-        if not ok and not error:
-            error = f"the oracle returned {value}"
-        query = Query(len(self), item.genome, item.key, float(value) if ok and value is not None else None,
-                      "ok" if ok else "failed", item.source, float(wall_s), "" if ok else error)
-        self._write("INSERT INTO queries (step, genome, key, value, status, source, wall_s, error) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (query.step, query.genome, query.key, query.value, query.status, query.source, query.wall_s,
-                     query.error))
-        self._queries.append(query)
-        self._by_key[query.key] = query
-        return query
-
-    def best(self, maximize: bool = True) -> Query | None:
-        """The best successful query, the earliest of equals; ``None`` where there is none."""
-        ok = [q for q in self._queries if q.value is not None]
-        sign = 1.0 if maximize else -1.0
-        return max(ok, key=lambda q: (sign * float(q.value or 0.0), -q.step), default=None)
-
-    def curve(self, maximize: bool = True) -> np.ndarray:
-        """Best value after each query, float64 ``[n_queries]``; NaN until the first success."""
-        values = np.array([np.nan if q.value is None else q.value for q in self._queries], np.float64)
-        return (np.fmax if maximize else np.fmin).accumulate(values) if len(values) else values
+    def claim(self) -> None:
+        """Become the one writer, as the first write does. Raises ``HistoryError`` where another living process is."""
+        if self._store is not None:
+            self._store.claim()
 
     # -- generations ---------------------------------------------------------------------------------------------
 
     def save_plan(self, number: int, items: Iterable[PlanItem], rng_state: Mapping[str, Any]) -> Plan:
-        """Commit what generation ``number`` will ask, before it asks; ``rng_state`` as numpy's PCG64 gives it."""
-        plan = Plan(number, tuple(items), dict(rng_state))
-        self._write("INSERT INTO plans VALUES (?, ?, ?)",
-                    (number, json.dumps([[i.genome, i.key, i.source] for i in plan.items]),
-                     json.dumps(plan.rng_state)))
+        """Commit what generation ``number`` will ask, before it asks; ``rng_state`` as numpy's PCG64 gives it.
+
+        Raises ``HistoryError`` where a network is planned already or the number is not the next one.
+        """
+        plan = Plan(number, tuple(items), dict(rng_state), len(self._items))
+        expected = 0 if self._plan is None else self._plan.number + 1
+        if number != expected:
+            raise HistoryError(f"{self._where} expects generation {expected}, got {number}")
+        seen = set(self._steps)
+        for item in plan.items:
+            if item.key in seen:
+                raise HistoryError(f"{self._where}: network {item.genome!r} is planned already; a network is recorded once")
+            seen.add(item.key)
+        if self._store is not None:
+            self._store.save_plan(number, plan.rng_state, [
+                {"step": plan.first_step + i, "genome": item.genome, "key": item.key, "source": item.source}
+                for i, item in enumerate(plan.items)])
+        for item in plan.items:
+            self._planned(item, number)
         self._plan = plan
         return plan
 
@@ -235,11 +179,82 @@ class History:
         """The newest generation, or ``None`` before the first."""
         return self._plan
 
+    @property
+    def pending(self) -> list[tuple[int, PlanItem]]:
+        """Steps and networks of the newest generation that have no answer yet, in plan order."""
+        plan = self._plan
+        return [] if plan is None else [(plan.first_step + i, item) for i, item in enumerate(plan.items)
+                                        if item.key not in self._by_key]
+
+    # -- queries -------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        """All answered queries in the order of the plan."""
+        return tuple(self._queries)
+
+    def lookup(self, key: str) -> Query | None:
+        """The query of this network, if it was answered."""
+        return self._by_key.get(key)
+
+    def record(self, item: PlanItem, value: float | None, *, wall_s: float, error: str = "", log: str = "",
+               values: Mapping[str, float] | None = None) -> Query:
+        """Commit the answer for a planned ``item``; a value that is ``None`` or not finite is a failure and still a query.
+
+        ``values`` are all values by name, where there are more than ``value``. Raises ``HistoryError`` if the network is
+        recorded already or was not planned, ``StorageError`` if the disk refuses.
+        """
+        step = self._steps.get(item.key)
+        if step is None:
+            raise HistoryError(f"{self._where}: network {item.genome!r} was not planned")
+        if item.key in self._by_key:
+            raise HistoryError(f"{self._where}: network {item.genome!r} is recorded already; a network is recorded once")
+        ok = value is not None and math.isfinite(value)
+        if not ok and not error:
+            error = f"the oracle returned {value}"
+        query = Query(step, item.genome, item.key, float(value) if ok and value is not None else None,
+                      "ok" if ok else "failed", item.source, float(wall_s), "" if ok else _text(error),
+                      {str(k): float(v) for k, v in (values or {}).items()} if ok else {}, "" if ok else _text(log),
+                      self._generations[step])
+        if self._store is not None:
+            try:
+                self._store.answer(step, status=query.status, value=query.value, measured=json.dumps(query.values),
+                                   wall_s=query.wall_s, error=query.error, log=query.log)
+            except StorageError as e:
+                raise StorageError(f"{e}; the {len(self)} finished queries are kept") from e
+        self._answered(query)
+        return query
+
+    def _planned(self, item: PlanItem, generation: int) -> None:
+        self._steps[item.key] = len(self._items)
+        self._items.append(item)
+        self._generations.append(generation)
+
+    def _answered(self, query: Query) -> None:
+        bisect.insort(self._queries, query, key=lambda q: q.step)
+        self._by_key[query.key] = query
+
+    def best(self, maximize: bool = True, among: Callable[[Query], bool] | None = None) -> Query | None:
+        """The best successful query (of those that ``among`` accepts), the earliest of equals; ``None`` where there is none."""
+        ok = [q for q in self._queries if q.value is not None and (among is None or among(q))]
+        sign = 1.0 if maximize else -1.0
+        return max(ok, key=lambda q: (sign * float(q.value or 0.0), -q.step), default=None)
+
+    def curve(self, maximize: bool = True, among: Callable[[Query], bool] | None = None) -> np.ndarray:
+        """Best value after each query, float64 ``[n_queries]``; NaN until the first success (that ``among`` accepts)."""
+        values = np.array([np.nan if q.value is None or (among is not None and not among(q)) else q.value
+                           for q in self._queries], np.float64)
+        return (np.fmax if maximize else np.fmin).accumulate(values) if len(values) else values
+
     # -- life ----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Release the file; what was read stays readable."""
-        self._db.close()
+        """Release the file or the connection; what was read stays readable."""
+        if self._store is not None:
+            self._store.close()
 
     def __enter__(self) -> History:
         return self
@@ -249,12 +264,24 @@ class History:
         self.close()
 
     def __repr__(self) -> str:
-        return f"History({str(self.path) if self.path else None!r}, queries={len(self)})"
+        return f"History({self._where!r}, name={self.name!r}, queries={len(self)})"
+
+
+def study_names(where: str | Path) -> list[str]:
+    """Names of the studies that a file or database holds, sorted. Raises ``StorageError`` where it is not a history."""
+    from evo_search import _store
+
+    return _store.study_names(where)
+
+
+def _text(text: str) -> str:
+    """What a database can keep: no NUL, valid UTF-8, the end of what is too long."""
+    return text[-LOG_CHARACTERS:].replace("\0", "\\0").encode("utf-8", "replace").decode()
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, Any]]:
     """Leaves of nested mappings with dotted names."""
-    if isinstance(value, dict) and value:
+    if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))
     else:

@@ -1,8 +1,8 @@
 """Oracles: what a search asks for the value of a network (a benchmark table, a surrogate, any function).
 
-An oracle is a callable ``genome -> float``; ``describe()`` names it in the history, so that a run is not continued
-with another one. Raising, or returning a number that is not finite, means "this network failed". This file must not
-know how candidates are chosen, and must not cache: counting each query once is the history's work.
+An oracle is a callable ``genome -> float``, or several numbers by name; ``describe()`` names it in the history, so that a
+run is not continued with another one. Raising, or returning a number that is not finite, means "this network failed". This
+file must not know how candidates are chosen, and must not cache: counting each query once is the history's work.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from cg.errors import CGError, StorageError
 if TYPE_CHECKING:
     import onnxruntime
 
+    from evo_search.spaces._base import SearchSpace
     from evo_search.tables import Table
 
 
@@ -28,12 +29,24 @@ class OracleError(CGError):
     """An oracle cannot answer (unknown metric, unreadable genome, missing file)."""
 
 
+class EvaluationFailed(CGError):
+    """The evaluation of one network failed (crash, time limit, NaN); the search records it as failed and goes on.
+
+    Attributes:
+        log: the end of what the evaluation wrote, or the empty string.
+    """
+
+    def __init__(self, message: str, log: str = "") -> None:
+        super().__init__(message)
+        self.log = log
+
+
 @runtime_checkable
 class Oracle(Protocol):
     """What ``evolve`` and ``random_search`` need of an oracle."""
 
-    def __call__(self, genome: Any) -> float:
-        """Value of one network, in the oracle's own unit."""
+    def __call__(self, genome: Any) -> float | Mapping[str, float]:
+        """Value of one network in the oracle's own unit, or several by name."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -42,19 +55,20 @@ class Oracle(Protocol):
 
 
 class CallableOracle:
-    """Any function ``genome -> float``, for instance one that trains the network.
+    """Any function ``genome -> float`` or ``genome -> {name: float}``, for instance one that trains the network.
 
     Args:
         fn: the function; it may raise.
         name: how the history calls it, by default the function's qualified name.
     """
 
-    def __init__(self, fn: Callable[[Any], float], name: str | None = None) -> None:
+    def __init__(self, fn: Callable[[Any], float | Mapping[str, float]], name: str | None = None) -> None:
         self._fn = fn
         self.name = name or getattr(fn, "__qualname__", type(fn).__qualname__)
 
-    def __call__(self, genome: Any) -> float:
-        return float(self._fn(genome))
+    def __call__(self, genome: Any) -> float | Mapping[str, float]:
+        value = self._fn(genome)
+        return value if isinstance(value, Mapping) else float(value)
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "callable", "name": self.name}
@@ -175,6 +189,39 @@ class SurrogateOracle:
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "surrogate", "name": "yahpo-nb301", "epoch": self.epoch}
+
+
+def oracle_from_options(space: SearchSpace[Any] | str, *, command: str | None = None, train: str | Path | None = None,
+                        folder: str | Path | None = None, metric: str | None = None, seed: int = 0,
+                        timeout_s: float | None = None, regex: str | None = None, retries: int | None = None,
+                        shell: bool = False, epochs: int | None = None, batch: int | None = None, lr: float | None = None,
+                        budget_s: float | None = None, device: str | None = None, workers: int = 1) -> Oracle:
+    """The oracle of the options of ``cg search``: a ``CommandOracle`` for ``command``, a ``TrainingOracle`` for ``train``.
+
+    ``None`` means the oracle's own default; of a training, ``metric`` then is ``val_acc``. With several ``workers``, threads
+    that will ask, each training has a process and its share of the processors. Raises ``OracleError`` unless exactly one of
+    ``command`` and ``train`` is given, and for an option that belongs to the other.
+    """
+    if (command is None) == (train is None):
+        raise OracleError("give either --oracle-cmd or --train")
+    of_command: dict[str, Any] = {"timeout_s": timeout_s, "regex": regex, "retries": retries, "shell": shell or None}
+    of_training: dict[str, Any] = {"epochs": epochs, "batch": batch, "lr": lr, "budget_s": budget_s, "device": device}
+    mine, others, owner = ((of_command, of_training, "--train") if command is not None
+                           else (of_training, of_command, "--oracle-cmd"))
+    stray = next((name for name, value in others.items() if value is not None), None)
+    if stray is not None:
+        flag = {"timeout_s": "timeout", "budget_s": "train-budget"}.get(stray, stray)
+        raise OracleError(f"--{flag} belongs to {owner}, which was not given")
+    given = {name: value for name, value in mine.items() if value is not None}
+    if command is not None:
+        from evo_search.command import CommandOracle
+
+        return CommandOracle(command, space=space, folder=folder, metric=metric, seed=seed, **given)
+    from evo_search.training import TrainingOracle
+
+    if workers > 1:
+        given |= {"own_process": True, "threads": max(1, (os.cpu_count() or 1) // workers)}
+    return TrainingOracle(train, space=space, folder=folder, metric=metric or "val_acc", seed=seed, **given)
 
 
 def _encoded(space_name: str, genome: Any) -> str:
