@@ -9,7 +9,8 @@ Nothing is trained but predictors: labels are CIFAR-10 test accuracies after 200
 
 Criteria are computed on three sets: ``all``, the 15,625 with the labelled ones among them, as the authors' released code does;
 ``new``, without the labelled ones and those isomorphic to one of them; ``valid``, those of ``new`` that have a path from input
-to output. The 341 without a path are cells like any other, all of one class of isomorphism; as they have no graph, predictors
+to output. Cells are read without what computes nothing (``cg.cells.pruned``), as that code does with ``none``; the 341 without
+a path are an input and an output, all of one class of isomorphism; as they have no graph, predictors
 that read graphs learn from and are tested on the rest, where they score one graph of each of the 5,931 classes. K of P@K and
 BR@K is the integer part of a share of the set.
 
@@ -34,6 +35,7 @@ import _record
 import numpy as np
 import torch
 
+from cg.cells import pruned
 from cg.files import plain
 from evo_search import get_space, tables
 from evo_search.rivals import RIVALS
@@ -55,7 +57,7 @@ class Space:
         genomes = [space.decode(table.encoded(i)) for i in range(table.n)]
         self.n, self.y, self.params = table.n, table.metrics["test_acc"], table.metrics["params"]
         self.valid = np.array([space.is_valid(a) for a in genomes])
-        self.cells = [space.cell(a) for a in genomes]
+        self.cells = [pruned(space.cell(a)) for a in genomes]
         self.native = np.stack([space.native(a) for a in genomes])
         self.graphs = [space.to_graph(a) if ok else None for a, ok in zip(genomes, self.valid, strict=True)]
         digests = [g.digest if g else "" for g in self.graphs]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from cg.cells import pruned
 from cg.errors import CGError, StorageError
 from cg.files import plain, write_text
 from cg.graphset import GraphSet
@@ -178,7 +179,7 @@ class _Views:
             return [self.pool.graphs[i] for i in rows]
         genomes = [self.space.decode(self.pool.ids[i]) for i in rows]
         if view == "cell":
-            return [self.space.cell(a) for a in genomes]
+            return [pruned(self.space.cell(a)) for a in genomes]
         return np.stack([self.space.native(a) for a in genomes])
 
 

@@ -17,7 +17,7 @@ import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from torch import Tensor, nn
 
-from cg.cells import Cell
+from cg.cells import Cell, pruned
 from cg.errors import CGError
 from finetune.baselines._inputs import Batch, Network, Nodes, Reader
 from finetune.baselines._training import Dropout, predict, seeded, train
@@ -55,30 +55,6 @@ class GlobalGCN(nn.Module):
                 v = v.new_zeros(batch.size, v.shape[1]).index_add(0, batch.owner, v)
             v = self.dropout(torch.relu(norm(linear(v) + bias)))
         return v
-
-
-def pruned(cell: Cell) -> Cell:
-    """``cell`` as the predictor reads it: ``none`` nodes gone, ``skip_connect`` nodes replaced by the edges through them, and
-    only what lies on a way from an input to an output. These always stay: nodes with ``input`` or ``output`` in their name,
-    or the first and the last.
-    """
-    inputs = {i for i, op in enumerate(cell.ops) if "input" in op} or {0}
-    outputs = {i for i, op in enumerate(cell.ops) if "output" in op} or {len(cell.ops) - 1}
-    edges = {(s, t) for s, t in cell.edges if "none" not in (cell.ops[s], cell.ops[t])}
-    for node in (i for i, op in enumerate(cell.ops) if op == "skip_connect"):
-        sources, targets = [s for s, t in edges if t == node], [t for s, t in edges if s == node]
-        edges = {e for e in edges if node not in e} | {(s, t) for s in sources for t in targets}
-    ahead, behind = set(inputs), set(outputs)
-    for s, t in sorted(edges):
-        if s in ahead:
-            ahead.add(t)
-    for s, t in sorted(edges, key=lambda e: -e[1]):
-        if t in behind:
-            behind.add(s)
-    kept = sorted((ahead & behind) | inputs | outputs)
-    number = {node: i for i, node in enumerate(kept)}
-    return Cell(tuple(cell.ops[i] for i in kept),
-                tuple(sorted((number[s], number[t]) for s, t in edges if s in number and t in number)), cell.name)
 
 
 class _BRP(BaseEstimator):

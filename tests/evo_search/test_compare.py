@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cg.cells import pruned
 from cg.errors import CGError, StorageError
 from evo_search import comparison, comparison_report, rivals
 from evo_search.comparison import compare
@@ -61,6 +62,8 @@ def test_every_predictor_gets_the_same_networks_in_its_own_view() -> None:
     assert [len(log) for log in logs.values()] == [8, 8, 8]
     for (what, graphs, y), (_, cells, y2), (_, native, y3) in zip(*logs.values(), strict=True):
         assert [g.name for g in graphs] == [c.name for c in cells]
+        assert cells == [pruned(space.cell(space.decode(g.name))) for g in graphs]
+        assert not {"none", "skip_connect"} & {op for c in cells for op in c.ops}
         np.testing.assert_array_equal(native, [space.native(space.decode(g.name)) for g in graphs])
         assert (y is None) == (what == "predict")
         if y is not None:

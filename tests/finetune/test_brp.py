@@ -13,12 +13,13 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from cg import Cell, Graph, GraphBuilder
+from cg.cells import pruned
 from cg.errors import CGError
 from evo_search import get_space
 from finetune.baselines import BRPBinaryRelation, BRPLatencyGCN, FlopsLatency, LayerwiseLatency
 from finetune.baselines._inputs import Reader
 from finetune.baselines._training import Dropout
-from finetune.baselines.brp import GlobalGCN, pruned
+from finetune.baselines.brp import GlobalGCN
 from finetune.metrics import spearman, within_error_bound
 
 SPACE = get_space("nasbench201")
