@@ -33,9 +33,9 @@ class Cell:
 
 
 def pruned(cell: Cell) -> Cell:
-    """``cell`` without what computes nothing: ``none`` nodes gone, ``skip_connect`` nodes replaced by the edges through them, and
-    only what lies on a way from an input to an output. These always stay: nodes with ``input`` or ``output`` in their name,
-    or the first and the last.
+    """``cell`` without what computes nothing: ``none`` nodes gone, ``skip_connect`` nodes replaced by the edges through them,
+    and only what lies on a way from an input to an output. These always stay: nodes with ``input`` or ``output`` in their
+    name, or the first and the last.
     """
     inputs = {i for i, op in enumerate(cell.ops) if "input" in op} or {0}
     outputs = {i for i, op in enumerate(cell.ops) if "output" in op} or {len(cell.ops) - 1}

@@ -21,7 +21,8 @@ class Rival:
 
     Attributes:
         name: how it is asked for.
-        view: what it reads of a network: ``"graph"`` (``cg.Graph``), ``"cell"`` (``cg.Cell``, pruned), ``"native"`` (one-hot rows).
+        view: what it reads of a network: ``"graph"`` (``cg.Graph``), ``"cell"`` (``cg.Cell``, pruned),
+            ``"native"`` (one-hot rows).
         make: ``(seed, family of the target) -> a fresh regressor``.
         group: ``"cheap"`` (a second at most), ``"learned"`` (trains a network or reads others' labels) or ``"dear"`` (runs
             every network that it scores).
