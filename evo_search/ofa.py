@@ -223,6 +223,20 @@ class AutoBuildOracle(_Surrogate):
         return out
 
 
+class AutoBuildValues:
+    """Several metrics of ``AutoBuildOracle`` by name, ``{"top1": percent, "latency_cpu": milliseconds, ...}``: for fronts."""
+
+    def __init__(self, family: str, metrics: Sequence[str] = METRICS, folder: str | Path | None = None) -> None:
+        self.oracles = {metric: AutoBuildOracle(family, metric, folder) for metric in metrics}
+
+    def __call__(self, genome: Any) -> dict[str, float]:
+        return {metric: oracle(genome) for metric, oracle in self.oracles.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values that tell this oracle from another."""
+        return {**next(iter(self.oracles.values())).describe(), "metric": ", ".join(self.oracles)}
+
+
 class TutorialOracle(_Surrogate):
     """The perceptron of the Once-for-All tutorial: ImageNet top-1 in percent.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evo_search.history import Query
     from evo_search.objectives import Constraint
     from evo_search.oracles import Oracle
+    from evo_search.spaces._base import SearchSpace
     from evo_search.strategies import Strategy
 
 _EVALUATION, _TRAINING = "An oracle of your own", "Training"
@@ -36,13 +37,17 @@ def search(
         "--constraint", help="'macs<=3e8', 'params>=1e6', or a bound of a value that the oracle gives; repeatable.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Evaluations at a time.")] = 1,
     metric: Annotated[str | None, typer.Option("--metric", help="What to maximise, else the default metric.")] = None,
-    oracle: Annotated[str, typer.Option("--oracle", help="'table', or 'surrogate' (nasbench301).")] = "table",
+    oracle: Annotated[str, typer.Option("--oracle", help="'table', or 'surrogate' (nasbench301, ofa-*).")] = "table",
     config: Annotated[str, typer.Option("--config", help="'default', or 'paper' as published (algorithm1).")] = "default",
     random: Annotated[bool, typer.Option("--random", help="The same as --strategy random: the baseline.")] = False,
     oracle_cmd: Annotated[str | None, typer.Option(
         "--oracle-cmd", rich_help_panel=_EVALUATION, help="Command that prints the value: 'python train.py {arch}'.")] = None,
     train: Annotated[Path | None, typer.Option(
         "--train", rich_help_panel=_EVALUATION, help="Data (.npz or folder of images) to train every network on.")] = None,
+    supernet: Annotated[Path | None, typer.Option(
+        "--supernet", rich_help_panel=_EVALUATION, help="Weights of Once-for-All (ofa-mbv3*), with --images.")] = None,
+    images: Annotated[Path | None, typer.Option(
+        "--images", rich_help_panel=_EVALUATION, help="ImageNet-like folder that --supernet is measured on.")] = None,
     folder: Annotated[Path | None, typer.Option(
         "--folder", rich_help_panel=_EVALUATION, help="Where evaluations keep logs, states and results.")] = None,
     timeout: Annotated[float | None, typer.Option(
@@ -66,7 +71,7 @@ def search(
     """Search a space for its best network: against its benchmark table, by training, or with a command of your own."""
     from cg import _terminal as terminal
     from cg.errors import CGError
-    from evo_search.oracles import SurrogateOracle, oracle_from_options
+    from evo_search.oracles import oracle_from_options
     from evo_search.spaces import get_space
     from evo_search.study import Study
 
@@ -77,17 +82,27 @@ def search(
     wanted = parse_directions(objective) if objective else {"value": "max"}
     own = {"timeout_s": timeout, "regex": regex, "retries": retries, "shell": shell or None, "epochs": epochs, "batch": batch,
            "lr": lr, "budget_s": train_budget, "device": device}
+    named = bool(objective) or any(not b.of_graph for b in bounds)
     ask: Any
-    if oracle_cmd is not None or train is not None:
+    if (supernet is None) != (images is None) or (supernet is not None and (oracle_cmd is not None or train is not None)):
+        raise CGError("--supernet and --images go together, without --oracle-cmd and --train")
+    if supernet is not None and images is not None:
+        from evo_search.supernet import supernet_oracle
+
+        ask = supernet_oracle(space, supernet, images, device=device or "cpu", seed=seed,
+                              metric=None if named else metric or "top1")
+    elif oracle_cmd is not None or train is not None:
         given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
         ask = oracle_from_options(where, command=oracle_cmd, train=train, folder=folder, metric=metric, seed=seed,
                                   workers=workers, **given)
-        if metric is None and (objective or any(not b.of_graph for b in bounds)):
+        if metric is None and named:
             ask.metric = None  # all values, by name
     elif folder is not None or any(value is not None for value in own.values()):
         raise CGError("options of an evaluation need --oracle-cmd or --train")
+    elif oracle == "surrogate":
+        where, ask = _surrogate(where, metric, named)
     else:
-        ask = SurrogateOracle() if oracle == "surrogate" else _table_oracle(space, metric)
+        ask = _table_oracle(space, metric)
     made = _strategy("random" if random else strategy, space, config, predictor)
     with Study(where, made, objectives=wanted, constraints=bounds, seed=seed, history=history, name=study) as run:
         if len(run):
@@ -108,6 +123,7 @@ def _report(run: Any, ask: Oracle, stopped: str, space: str, budget: int, json: 
     best, best_possible = run.best(), getattr(ask, "best_possible", None)
     failed = [q for q in run.history.queries if q.value is None]
     front = [{"network": q.genome, **{o.name: q.values[o.name] for o in run.objectives}} for q in run.front()]
+    front.sort(key=lambda row: row[run.objectives[0].name], reverse=run.objectives[0].maximize)
     if failed and len(failed) == len(run):
         terminal.note(f"all {len(failed)} evaluations failed, the last with: {failed[-1].error}")
     found = {"space": space, "strategy": run.strategy.name, "oracle": ask.describe(), "seed": run.seed, "budget": budget,
@@ -117,10 +133,11 @@ def _report(run: Any, ask: Oracle, stopped: str, space: str, budget: int, json: 
     if json:
         terminal.emit(found)
         return
+    possible = "–" if best_possible is None else best_possible
     if len(run.objectives) > 1:
         terminal.table(f"front of {space}", ("network", *(o.name for o in run.objectives)), [tuple(f.values()) for f in front])
     terminal.table(f"search of {space}", ("what", "value"), [
-        ("best network", found["best"] or "–"), ("best value", found["best_value"]), ("of possible", best_possible),
+        ("best network", found["best"] or "–"), ("best value", found["best_value"]), ("of possible", possible),
         ("queries", len(run)), ("failed", len(failed)), ("stopped", stopped)])
 
 
@@ -162,6 +179,21 @@ def _strategy(name: str, space: str, config: str, predictor: Path | None) -> Str
 
         guide = CGPredictor.load(predictor)
     return get_strategy(name, predictor=guide, settings=EvolveConfig.paper(space) if config == "paper" else EvolveConfig())
+
+
+def _surrogate(space: SearchSpace[Any], metric: str | None, named: bool) -> tuple[SearchSpace[Any], Any]:
+    """The surrogate of a space, and the space with the networks that it knows."""
+    from cg.errors import CGError
+    from evo_search.ofa import AutoBuildOracle, AutoBuildValues
+    from evo_search.oracles import SurrogateOracle
+    from evo_search.spaces.ofa import OFASpace
+
+    if isinstance(space, OFASpace):
+        known = type(space)(resolutions=AutoBuildOracle.resolutions)
+        return known, AutoBuildValues(space.genomes) if named else AutoBuildOracle(space.genomes, metric or "top1")
+    if space.name != "nasbench301":
+        raise CGError(f"there is no surrogate of {space.name}; there are those of nasbench301 and the ofa spaces")
+    return space, SurrogateOracle()
 
 
 def _table_oracle(space: str, metric: str | None) -> Oracle:

@@ -15,6 +15,7 @@ from evo_search import get_space, tables
 from evo_search._evolve_config import SearchError
 from evo_search.history import History
 from evo_search.objectives import Constraint
+from evo_search.oracles import shared_folder
 from evo_search.search_cli import parse_constraint, parse_directions
 
 SPACE = get_space("nasbench201")
@@ -31,6 +32,28 @@ def search(*args: Any, code: int = 0) -> Any:
     done = CliRunner().invoke(build(), ["search", *map(str, args)], env={"COLUMNS": "200", "TERM": "dumb"})
     assert done.exit_code == code, f"{done.stderr}\n{done.stdout}"
     return json.loads(done.stdout) if "--json" in args else done
+
+
+def test_surrogates_of_once_for_all() -> None:
+    if not (shared_folder() / "data/ofa/oracle_autobuild_ofa_mbv3_acc.npz").is_file():
+        pytest.skip("the Once-for-All surrogates are not here (CGTRANSFER_SHARED)")
+    ofa = ("--oracle", "surrogate", "--strategy", "random", "--budget", 30, "--json")
+    found = search("ofa-mbv3", *ofa)
+    assert found["failed"] == 0
+    assert 70 < found["best_value"] < 80
+    found = search("ofa-mbv3-w12", *ofa, "--objective", "top1", "--objective", "latency_npu:min", "--constraint",
+                   "latency_npu<=8")
+    assert 1 < len(found["front"]) < 30
+    assert all(row["latency_npu"] <= 8 for row in found["front"])
+    assert [row["top1"] for row in found["front"]] == sorted((row["top1"] for row in found["front"]), reverse=True)
+
+
+@pytest.mark.parametrize(("args", "match"), [
+    (["nasbench101", "--oracle", "surrogate"], "no surrogate of nasbench101"),
+    (["ofa-mbv3", "--supernet", "w.pth"], "--supernet and --images go together"),
+    (["nasbench201", "--supernet", "w.pth", "--images", "x"], "no supernet of space 'nasbench201'")])
+def test_oracles_that_a_space_does_not_have(args: list[str], match: str) -> None:
+    assert match in " ".join(search(*args, code=2).stderr.split())
 
 
 @pytest.mark.parametrize("strategy", ["random", "local", "aging", "algorithm1"])
