@@ -178,8 +178,9 @@ class _Views:
         if view == "graph":
             return [self.pool.graphs[i] for i in rows]
         genomes = [self.space.decode(self.pool.ids[i]) for i in rows]
-        if view == "cell":
-            return [pruned(self.space.cell(a)) for a in genomes]
+        if view in ("cell", "pruned"):
+            cells = [self.space.cell(a) for a in genomes]
+            return cells if view == "cell" else [pruned(c) for c in cells]
         return np.stack([self.space.native(a) for a in genomes])
 
 

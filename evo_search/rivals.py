@@ -11,7 +11,7 @@ from typing import Any
 
 from cg.errors import CGError
 
-VIEWS = ("graph", "cell", "native")
+VIEWS = ("graph", "cell", "pruned", "native")
 FAMILIES = ("nasbench101", "nasbench201", "nasbench301")
 
 
@@ -21,8 +21,8 @@ class Rival:
 
     Attributes:
         name: how it is asked for.
-        view: what it reads of a network: ``"graph"`` (``cg.Graph``), ``"cell"`` (``cg.Cell``, pruned),
-            ``"native"`` (one-hot rows).
+        view: what it reads of a network: ``"graph"`` (``cg.Graph``), ``"cell"`` (``cg.Cell``),
+            ``"pruned"`` (a cell without what computes nothing, ``cg.cells.pruned``), ``"native"`` (one-hot rows).
         make: ``(seed, family of the target) -> a fresh regressor``.
         group: ``"cheap"`` (a second at most), ``"learned"`` (trains a network or reads others' labels) or ``"dear"`` (runs
             every network that it scores).
@@ -66,11 +66,11 @@ RIVALS: dict[str, Rival] = {r.name: r for r in (
     Rival("native-gp", "native", _baseline("NativeEncoding", model="gp"), "cheap"),
     Rival("random-forest", "cell", _baseline("RandomForestPredictor"), "cheap"),
     Rival("mlp", "cell", _baseline("MLPPredictor")),
-    Rival("lstm", "cell", _baseline("LSTMPredictor")),
-    Rival("gates", "cell", _baseline("GATES")),
-    Rival("neural-predictor", "cell", _baseline("NeuralPredictor")),
-    Rival("neural-predictor-2stage", "cell", _baseline("NeuralPredictor", two_stage=True)),
-    Rival("brp", "cell", _baseline("BRPBinaryRelation")),
+    Rival("lstm", "pruned", _baseline("LSTMPredictor")),
+    Rival("gates", "pruned", _baseline("GATES")),
+    Rival("neural-predictor", "pruned", _baseline("NeuralPredictor")),
+    Rival("neural-predictor-2stage", "pruned", _baseline("NeuralPredictor", two_stage=True)),
+    Rival("brp", "pruned", _baseline("BRPBinaryRelation")),
     Rival("gnn", "graph", _baseline("GNNPredictor")),
     Rival("default", "graph", _default),
     Rival("proxies", "graph", _baseline("ProxyForest"), "dear"),

@@ -53,17 +53,18 @@ def spy(name: str, view: str, log: list[Any], kind: type[Spy] = Spy) -> Rival:
 
 
 def test_every_predictor_gets_the_same_networks_in_its_own_view() -> None:
-    logs: dict[str, list[Any]] = {"graph": [], "cell": [], "native": []}
+    logs: dict[str, list[Any]] = {"graph": [], "cell": [], "pruned": [], "native": []}
     result = compare("nasbench201", [spy(v, v, log) for v, log in logs.items()], **SMALL)
     from evo_search import get_space
 
     space = get_space("nasbench201")
-    assert len(result.rows) == 12
-    assert [len(log) for log in logs.values()] == [8, 8, 8]
-    for (what, graphs, y), (_, cells, y2), (_, native, y3) in zip(*logs.values(), strict=True):
+    assert len(result.rows) == 16
+    assert [len(log) for log in logs.values()] == [8, 8, 8, 8]
+    for (what, graphs, y), (_, cells, y2), (_, small, _), (_, native, y3) in zip(*logs.values(), strict=True):
         assert [g.name for g in graphs] == [c.name for c in cells]
-        assert cells == [pruned(space.cell(space.decode(g.name))) for g in graphs]
-        assert not {"none", "skip_connect"} & {op for c in cells for op in c.ops}
+        assert cells == [space.cell(space.decode(g.name)) for g in graphs]
+        assert small == [pruned(c) for c in cells]
+        assert not {"none", "skip_connect"} & {op for c in small for op in c.ops}
         np.testing.assert_array_equal(native, [space.native(space.decode(g.name)) for g in graphs])
         assert (y is None) == (what == "predict")
         if y is not None:
