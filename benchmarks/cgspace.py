@@ -5,10 +5,11 @@
 
 A try draws a kind of edit uniformly from all 12, then a place in the network. It gives nothing where no place admits the kind
 (``absent``), is refused where shapes cannot be repaired (``refused``), or gives a network; networks are counted by fingerprint,
-the base left out (``distinct``). 100 tries with each of 5 seeds, mean and standard deviation (n - 1) over the seeds. ``samples``
-are networks with 1 to 5 edits (``CGSpace.sample``, seed 0), each checked: it is its own canonical form, and extracting the
-module built from it gives it back (on the meta device). ``mutants_per_s``: ``CGSpace.mutate`` along a chain of 100
-mutations that starts at a sample, by processor time. ``widths``: how many widths may change on their own, of how many layers.
+the base left out (``distinct``). 100 tries with each of 5 seeds, mean and standard deviation (n - 1) over the seeds.
+``samples`` are networks with 1 to 5 edits (``CGSpace.sample``, seed 0), each checked: it is its own canonical form, and
+extracting the module built from it gives it back (on the meta device). ``mutants_per_s``: ``CGSpace.mutate`` along a chain of
+100 mutations that starts at a sample, by processor time. ``widths``: how many widths may change on their own, of how many
+layers.
 """
 
 from __future__ import annotations

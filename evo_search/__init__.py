@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evo_search.algorithm1 import evolve, random_search
+    from evo_search.cgspace import CGSpace
     from evo_search.objectives import Constraint
     from evo_search.spaces import get_space, list_spaces
     from evo_search.strategies import Proposal, Strategy, get_strategy, list_strategies
     from evo_search.study import Study
 
 _HOME = {
+    "CGSpace": "evo_search.cgspace",
     "Constraint": "evo_search.objectives",
     "Proposal": "evo_search.strategies",
     "Strategy": "evo_search.strategies",
@@ -28,7 +30,7 @@ _HOME = {
     "list_spaces": "evo_search.spaces",
     "list_strategies": "evo_search.strategies",
 }
-__all__ = ["Constraint", "Proposal", "Strategy", "Study", "evolve", "get_space", "get_strategy", "list_spaces",
+__all__ = ["CGSpace", "Constraint", "Proposal", "Strategy", "Study", "evolve", "get_space", "get_strategy", "list_spaces",
            "list_strategies", "random_search"]
 
 
