@@ -11,8 +11,8 @@ Criteria are computed on three sets: ``all``, the 15,625 with the labelled ones 
 ``new``, without the labelled ones and those isomorphic to one of them; ``valid``, those of ``new`` that have a path from input
 to output. GATES and LSTM read cells without what computes nothing (``cg.cells.pruned``), as that code does with ``none``; the
 padded encodings of MLP and forest need every operation in its place. The 341 without a path are cells of one class of
-isomorphism; as they have no graph, predictors that read graphs learn from and are tested on the rest, where they score one graph of each of
-the 5,931 classes. K of P@K and BR@K is the integer part of a share of the set.
+isomorphism; as they have no graph, predictors that read graphs learn from and are tested on the rest, where they score one
+graph of each of the 5,931 classes. K of P@K and BR@K is the integer part of a share of the set.
 
 FLOPs are the multiply-adds of all six operations, those on no path included, as the benchmark counts: 28 values. A row is kept
 in ``runs/<name>.jsonl`` as soon as it is there, so a run that was killed goes on; delete the file after a change of code.
