@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evo_search.spaces._base import SearchSpace
     from evo_search.strategies import Strategy
 
+_GUIDED = ("algorithm1", "brp", "cg", "neural-predictor", "npenas")
 _EVALUATION, _TRAINING = "An oracle of your own", "Training"
 
 
@@ -25,7 +26,7 @@ def search(
     space: Annotated[str, typer.Argument(help="A name that 'cg spaces' lists.")],
     budget: Annotated[int, typer.Option("--budget", min=1, help="Networks to ask about, earlier ones included.")] = 90,
     strategy: Annotated[str, typer.Option(
-        "--strategy", help="algorithm1, random, local, aging, or a registered one.")] = "algorithm1",
+        "--strategy", help="algorithm1, cg, npenas, nsga2, aging, …: docs/search.md.")] = "algorithm1",
     predictor: Annotated[Path | None, typer.Option(
         "--predictor", help="Folder of 'cg finetune': its encoder and sources guide it; labels come from the search.")] = None,
     history: Annotated[str | None, typer.Option(
@@ -169,15 +170,17 @@ def _strategy(name: str, space: str, config: str, predictor: Path | None) -> Str
     from evo_search._evolve_config import EvolveConfig, SearchError
     from evo_search.strategies import get_strategy
 
-    if name != "algorithm1":
-        if predictor is not None or config != "default":
-            raise SearchError(f"--predictor and --config are of the strategy algorithm1, not of {name}")
-        return get_strategy(name)
+    if config != "default" and name != "algorithm1":
+        raise SearchError(f"--config is of the strategy algorithm1, not of {name}")
     guide: Any = None
     if predictor is not None:
         from finetune import CGPredictor
 
+        if name not in _GUIDED:
+            raise SearchError(f"strategy {name} takes no --predictor; these do: {', '.join(_GUIDED)}")
         guide = CGPredictor.load(predictor)
+    if name != "algorithm1":
+        return get_strategy(name) if guide is None else get_strategy(name, predictor=guide)
     return get_strategy(name, predictor=guide, settings=EvolveConfig.paper(space) if config == "paper" else EvolveConfig())
 
 

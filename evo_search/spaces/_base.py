@@ -7,7 +7,7 @@ an explicit ``numpy.random.Generator``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -84,6 +84,18 @@ class SearchSpace(ABC, Generic[G]):
     def cell(self, a: G) -> Cell:
         """``a`` as a graph of the space's own operations, for predictors that read cells."""
         raise CGError(f"{self.name} has no cells; use to_graph")
+
+    def choices(self) -> tuple[int, ...]:
+        """How many options each choice has, for strategies that write a genome as a list of choices of one length."""
+        raise CGError(f"{self.name} does not write its genomes as a list of choices, each with a fixed number of options")
+
+    def from_choices(self, options: Sequence[int]) -> G:
+        """The genome that takes option ``options[i]`` of choice ``i``; it may be invalid."""
+        raise CGError(f"{self.name} does not write its genomes as a list of choices, each with a fixed number of options")
+
+    def to_choices(self, a: G) -> tuple[int, ...]:
+        """The choices that make the valid genome ``a``, -1 where a choice means nothing for it."""
+        raise CGError(f"{self.name} does not write its genomes as a list of choices, each with a fixed number of options")
 
     @abstractmethod
     def count_params(self, a: G) -> int:

@@ -10,7 +10,9 @@ drop-path of the training recipe are not part of the network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -29,6 +31,7 @@ OPS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv
 MAX_POOL, AVG_POOL, SKIP, SEP3, SEP5, DIL3, DIL5 = range(7)
 INNER_NODES = 4
 LAYERS, CHANNELS, STEM_MULTIPLIER = 8, 32, 3
+_PAIRS = tuple(tuple(combinations(range(node), 2)) for node in range(2, INNER_NODES + 2))  # sources that a node may have
 
 Edge301 = tuple[int, int]
 """(source node, operation index into ``OPS``)."""
@@ -115,6 +118,23 @@ class NASBench301(SearchSpace[Genome301]):
             parts += [np.arange(slot // 2 % INNER_NODES + 2) == source, np.arange(len(OPS)) == op]
         return np.concatenate(parts).astype(np.float32)
 
+    def choices(self) -> tuple[int, ...]:
+        """For each node its pair of sources, then the operations of both edges."""
+        return tuple(n for pairs in _PAIRS for n in (len(pairs), len(OPS), len(OPS))) * 2
+
+    def from_choices(self, options: Sequence[int]) -> Genome301:
+        edges: list[Edge301] = []
+        for slot in range(2 * INNER_NODES):
+            pair, *ops = map(int, options[3 * slot:3 * slot + 3])
+            edges += zip(_PAIRS[slot % INNER_NODES][pair], ops, strict=True)
+        return tuple(edges)
+
+    def to_choices(self, a: Genome301) -> tuple[int, ...]:
+        found: list[int] = []
+        for slot, ((s, op), (t, op2)) in enumerate(_by_node(a)):
+            found += [_PAIRS[slot % INNER_NODES].index((s, t)), op, op2]
+        return tuple(found)
+
     def cell(self, a: Genome301) -> Cell:
         """Normal and reduction cell side by side: two inputs, eight operations, four sums and the output of each."""
         ops: list[str] = []
@@ -153,6 +173,12 @@ class NASBench301(SearchSpace[Genome301]):
 
         self.check(a)
         return Network301(a, self.num_classes)
+
+
+def _by_node(a: Genome301) -> list[tuple[Edge301, Edge301]]:
+    """The two edges of every node, ascending."""
+    edges = _sorted_edges(a)
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _sorted_edges(a: Genome301) -> Genome301:

@@ -256,6 +256,22 @@ class NASBench101(SearchSpace[Genome101]):
             out[21 + v * len(OPS) + op] = 1
         return out
 
+    def choices(self) -> tuple[int, ...]:
+        """Whether each of the 21 edges of 7 vertices is there (``bit`` order), then the operations of the inner vertices."""
+        return (2,) * (MAX_VERTICES * (MAX_VERTICES - 1) // 2) + (len(OPS),) * (MAX_VERTICES - 2)
+
+    def from_choices(self, options: Sequence[int]) -> Genome101:
+        """The pruned cell; invalid if it has too many edges, or no path from input to output."""
+        n_ops = MAX_VERTICES - 2
+        adjacency = sum(int(there) << i for i, there in enumerate(options[:-n_ops]))
+        a = Genome101(MAX_VERTICES, adjacency, tuple(map(int, options[-n_ops:])))
+        return prune(a) or a
+
+    def to_choices(self, a: Genome101) -> tuple[int, ...]:
+        """The cell with its vertices first and the output last; the other vertices have no edges and no operation."""
+        native = self.native(a)[:MAX_VERTICES * (MAX_VERTICES - 1) // 2]
+        return (*(int(v) for v in native), *a.ops, *(-1,) * (MAX_VERTICES - a.vertices))
+
     def cell(self, a: Genome101) -> Cell:
         """Vertices as published: input, operations, output."""
         arrows = tuple((x, y) for y, feeds in enumerate(sources(a.vertices, a.adjacency)) for x in feeds)

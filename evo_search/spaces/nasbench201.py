@@ -12,6 +12,7 @@ The published parameter counts also keep the weights of edges that were left out
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, ClassVar
@@ -120,6 +121,15 @@ class NASBench201(SearchSpace[Genome201]):
     def native(self, a: Genome201) -> np.ndarray:
         """One-hot operation of each edge, float32 ``[30]``."""
         return np.eye(len(OPS), dtype=np.float32)[list(a)].ravel()
+
+    def choices(self) -> tuple[int, ...]:
+        return (len(OPS),) * len(EDGES)
+
+    def from_choices(self, options: Sequence[int]) -> Genome201:
+        return tuple(map(int, options))  # type: ignore[return-value]
+
+    def to_choices(self, a: Genome201) -> tuple[int, ...]:
+        return a
 
     def cell(self, a: Genome201) -> Cell:
         """Operations are nodes: input, those of ``EDGES``, output; an operation feeds all that start where it ends."""

@@ -9,6 +9,7 @@ input change the number of channels; the skip connection then is a 1x1 convoluti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, ClassVar
 
@@ -89,6 +90,15 @@ class NATSBenchSize(SearchSpace[GenomeNATS]):
     def native(self, a: GenomeNATS) -> np.ndarray:
         """One-hot channels of each layer, float32 ``[40]``."""
         return np.concatenate([np.array(CHANNELS) == c for c in a]).astype(np.float32)
+
+    def choices(self) -> tuple[int, ...]:
+        return (len(CHANNELS),) * LAYERS
+
+    def from_choices(self, options: Sequence[int]) -> GenomeNATS:
+        return tuple(CHANNELS[i] for i in options)  # type: ignore[return-value]
+
+    def to_choices(self, a: GenomeNATS) -> tuple[int, ...]:
+        return tuple(map(CHANNELS.index, a))
 
     def cell(self, a: GenomeNATS) -> Cell:
         """The chain of the five layers with their channels, between input and output."""

@@ -16,6 +16,7 @@ The genome (``evo_search.ofa.SubNet``) also chooses the side of the input image:
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -128,8 +129,29 @@ class OFASpace(SearchSpace[SubNet]):
         blocks = np.zeros((MAX_DEPTH * self.stages, 6), np.float32)
         for s, j, k, e in a.blocks():
             blocks[MAX_DEPTH * s + j, [KERNELS.index(k), 3 + EXPANDS.index(e)]] = 1
-        places = 5 * MAX_DEPTH + LAST_DEPTH * (self.stages - 5)
-        return np.concatenate([blocks[:places].ravel(), np.array(self.resolutions) == a.r]).astype(np.float32)
+        return np.concatenate([blocks[:self._places()].ravel(), np.array(self.resolutions) == a.r]).astype(np.float32)
+
+    def _places(self) -> int:
+        """Places a block can have."""
+        return 5 * MAX_DEPTH + LAST_DEPTH * (self.stages - 5)
+
+    def choices(self) -> tuple[int, ...]:
+        """Depth of every stage, kernel and expand ratio of every place, resolution."""
+        depths = tuple(len(self._depths(s)) for s in range(self.stages))
+        return (*depths, *(len(KERNELS), len(EXPANDS)) * self._places(), len(self.resolutions))
+
+    def from_choices(self, options: Sequence[int]) -> SubNet:
+        depths, (*blocks, r) = options[:self.stages], options[self.stages:]
+        absent = [0] * (MAX_DEPTH * self.stages - self._places())
+        return SubNet.of([KERNELS[i] for i in blocks[::2]] + absent, [EXPANDS[i] for i in blocks[1::2]] + absent,
+                         [self._depths(s)[i] for s, i in enumerate(depths)], self.resolutions[r])
+
+    def to_choices(self, a: SubNet) -> tuple[int, ...]:
+        blocks = [-1] * (2 * self._places())
+        for s, j, k, e in a.blocks():
+            place = 2 * (MAX_DEPTH * s + j)
+            blocks[place:place + 2] = KERNELS.index(k), EXPANDS.index(e)
+        return (*(self._depths(s).index(d) for s, d in enumerate(a.d)), *blocks, self.resolutions.index(a.r))
 
     def cell(self, a: SubNet) -> Cell:
         """The chain of the blocks that are there, each with its stage; the input's name says the resolution."""

@@ -12,6 +12,7 @@ has 24, 24 or 32 channels, so that its first two choices are the same network: s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -196,6 +197,21 @@ class OFAResNet50(SearchSpace[GenomeResNet]):
             if value:
                 e[i, EXPANDS.index(value)] = 1
         return np.concatenate([[a.d[0] > 0], w.ravel(), e.ravel(), np.array(self.resolutions) == a.r]).astype(np.float32)
+
+    def choices(self) -> tuple[int, ...]:
+        """Stem and depths, widths, ratio of every place, resolution."""
+        depths = (2, *(len(DEPTHS),) * len(BASE_DEPTH))
+        return (*depths, *(len(WIDTHS),) * 6, *(len(EXPANDS),) * len(_PLACES), len(self.resolutions))
+
+    def from_choices(self, options: Sequence[int]) -> GenomeResNet:
+        options = [int(i) for i in options]
+        d = (2 * options[0], *(DEPTHS[i] for i in options[1:5]))
+        e = tuple(EXPANDS[i] if present else 0.0 for i, present in zip(options[11:-1], there(d), strict=True))
+        return GenomeResNet(d, e, tuple(options[5:11]), self.resolutions[options[-1]])
+
+    def to_choices(self, a: GenomeResNet) -> tuple[int, ...]:
+        ratios = (EXPANDS.index(e) if e else -1 for e in a.e)
+        return (a.d[0] // 2, *map(DEPTHS.index, a.d[1:]), *a.w, *ratios, self.resolutions.index(a.r))
 
     def cell(self, a: GenomeResNet) -> Cell:
         """The chain of stem and blocks, each with its channels, the input with its resolution."""

@@ -13,6 +13,7 @@ the same stage: see ``key``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, ClassVar
 
@@ -101,6 +102,15 @@ class ProxylessNAS(SearchSpace[GenomePN]):
     def native(self, a: GenomePN) -> np.ndarray:
         """One-hot choice of every layer, 3, 6 or 7 wide, ordered as in ``key``: float32 ``[144]``."""
         return np.concatenate([np.arange(n) == op for op, n in zip(_skips_last(a), _CHOICES, strict=True)]).astype(np.float32)
+
+    def choices(self) -> tuple[int, ...]:
+        return _CHOICES
+
+    def from_choices(self, options: Sequence[int]) -> GenomePN:
+        return tuple(map(int, options))
+
+    def to_choices(self, a: GenomePN) -> tuple[int, ...]:
+        return a
 
     def cell(self, a: GenomePN) -> Cell:
         """A chain of 22 layers between input and output, ordered as in ``key``; ``skip`` is a node of its own."""

@@ -290,7 +290,8 @@ def test_strategies_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
     import evo_search.strategies as strategies
 
-    assert list_strategies() == ["aging", "algorithm1", "local", "random"]
+    assert list_strategies() == ["aging", "algorithm1", "brp", "cg", "local", "neural-predictor", "npenas", "nsga2", "random",
+                                 "reinforce"]
     assert all(get_strategy(name).name == name for name in list_strategies())
     with pytest.raises(SearchError, match=r"no strategy 'randon' \(did you mean 'random'\?\)"):
         get_strategy("randon")

@@ -1,0 +1,161 @@
+"""``Guide``: a predictor as strategies use it: what it reads of a network, fitted on answers, larger scores are better.
+
+This file must not know a particular strategy, space or oracle, and must not import a deep-learning framework.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cg.cells import pruned
+from evo_search._evolve_config import SearchError
+from evo_search._records import Query
+from evo_search.objectives import Objective
+from evo_search.strategies._base import Proposal, State
+from evo_search.strategies.algorithm1 import _describe
+
+VIEWS = ("graph", "cell", "pruned", "native")
+
+
+def proposals(found: dict[str, Any], source: str) -> list[Proposal]:
+    """Networks of ``state.maker`` as proposals."""
+    return [Proposal(genome, source) for genome in found.values()]
+
+
+def one_objective(state: State, strategy: str) -> Objective:
+    """The objective of the study. Raises ``SearchError`` where it has several."""
+    if len(state.objectives) != 1:
+        raise SearchError(f"{strategy} searches for one objective, this study has {len(state.objectives)}; use nsga2 or cg, or "
+                          "bound all but one by constraints")
+    return state.objectives[0]
+
+
+def utilities(state: State, objective: Objective) -> np.ndarray:
+    """Values of ``state.ok``, turned so that larger is better, float64 ``[len(ok)]``."""
+    return (1.0 if objective.maximize else -1.0) * state.values(objective.name)
+
+
+class Guide:
+    """A regressor, and what it reads of a network.
+
+    Args:
+        predictor: any object with ``fit(networks, y)`` and ``predict(networks)``; ``fit`` must depend on its arguments and
+            settings alone. It always learns that larger is better: values to be minimised change their sign. The name of one
+            that ``cg compare`` knows (``evo_search.rivals``) makes that one, with seed 0.
+        view: what it reads: ``"graph"`` (``cg.Graph``), ``"cell"`` (``space.cell``), ``"pruned"`` (``cg.cells.pruned`` of
+            it) or ``"native"`` (``space.native``); of a predictor by name what it reads there, or graphs in a space without
+            cells; else ``"graph"``.
+
+    Raises:
+        SearchError: the predictor lacks a method, or the view is unknown.
+    """
+
+    def __init__(self, predictor: Any, view: str | None = None) -> None:
+        for name in ("fit", "predict"):
+            if not (isinstance(predictor, str) or callable(getattr(predictor, name, None))):
+                raise SearchError(f"a predictor needs fit(networks, y) and predict(networks); {predictor!r} has no {name}")
+        if view not in (None, *VIEWS):
+            raise SearchError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
+        if isinstance(predictor, str):
+            from evo_search.rivals import choose
+
+            choose(predictor)
+        self._given, self._asked_view = predictor, view
+        self._family: str | None = None  # of the space that a predictor by name was made for
+        self._model: Any = None
+        self._view = view or "graph"
+        self._taught: tuple[Any, ...] = ()  # what the predictor has learned from; spares a fit, decides nothing
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values that tell one guide from another."""
+        named = isinstance(self._given, str)
+        return {"predictor": {"kind": self._given} if named else _describe(self._given), "view": self._asked_view}
+
+    def another(self) -> Guide:
+        """A guide of the same kind that shares nothing that is fitted."""
+        return Guide(copy.deepcopy(self._given), self._asked_view)
+
+    @property
+    def model(self) -> Any:
+        """The predictor, after ``fit``."""
+        return self._model
+
+    def fit(self, state: State, rows: Sequence[Query], y: np.ndarray) -> bool:
+        """Learn ``y`` ``[len(rows)]``, larger being better; ``False`` while there are fewer than two different values."""
+        if len(np.unique(y)) < 2:
+            return False
+        self._prepare(state)
+        taught = (*(q.key for q in rows), y.tobytes())
+        if taught != self._taught:
+            self._taught = ()
+            self._model.fit(self.read(state, [state.genome(q) for q in rows]), y)
+            self._taught = taught
+        return True
+
+    def scores(self, state: State, genomes: Sequence[Any]) -> np.ndarray:
+        """Predictions ``[n]``, larger is better; what is not a number is ``-inf``."""
+        if not len(genomes):
+            return np.zeros(0)
+        return _checked(self._model.predict(self.read(state, genomes)), len(genomes))
+
+    def with_std(self, state: State, genomes: Sequence[Any], y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation ``[n]`` of predictions, on a scale where the learned values ``y`` deviate by about 1.
+
+        From ``predict_normal`` (normal scores) where the predictor has it; else from ``predict(return_std=True)`` or, without
+        an uncertainty, ``predict``, relative to mean and deviation of ``y``.
+        """
+        if not len(genomes):
+            return np.zeros(0), np.zeros(0)
+        networks = self.read(state, genomes)
+        if callable(getattr(self._model, "predict_normal", None)):
+            mean, std = self._model.predict_normal(networks)
+            return _checked(mean, len(genomes)), np.nan_to_num(np.asarray(std, np.float64))
+        centre, scale = float(y.mean()), float(y.std())
+        if "return_std" in inspect.signature(self._model.predict).parameters:
+            mean, std = self._model.predict(networks, return_std=True)
+        else:
+            mean, std = self._model.predict(networks), np.zeros(len(genomes))
+        return (_checked(mean, len(genomes)) - centre) / scale, np.nan_to_num(np.asarray(std, np.float64)) / scale
+
+    def read(self, state: State, genomes: Sequence[Any]) -> list[Any]:
+        """What the predictor reads of each network."""
+        if self._view == "graph":
+            return [state.graph(g) for g in genomes]
+        if self._view == "native":
+            return [state.space.native(g) for g in genomes]
+        cells = [state.space.cell(g) for g in genomes]
+        return cells if self._view == "cell" else [pruned(c) for c in cells]
+
+    def _prepare(self, state: State) -> None:
+        if not isinstance(self._given, str):
+            self._model = self._given
+            return
+        family = state.space.family
+        if self._family == family:
+            return
+        from evo_search.rivals import choose
+
+        rival = choose(self._given)[0]
+        self._family, self._model, self._taught = family, rival.make(0, family), ()
+        self._view = self._asked_view or rival.view
+        if self._asked_view is None and rival.view in ("cell", "pruned") and not _has_cells(state):
+            self._view = "graph"
+
+
+def _has_cells(state: State) -> bool:
+    from evo_search.spaces._base import SearchSpace
+
+    own = getattr(type(state.space), "cell", None)
+    return own is not None and own is not SearchSpace.cell
+
+
+def _checked(found: Any, n: int) -> np.ndarray:
+    scores = np.asarray(found, np.float64)
+    if scores.shape != (n,):
+        raise SearchError(f"the predictor gave scores of shape {scores.shape} for {n} networks")
+    return np.where(np.isnan(scores), -np.inf, scores)

@@ -1,0 +1,78 @@
+"""``BRPSearch``: rounds of queries, each chosen by a predictor that learned from those before; then the top of the ranking.
+
+Source: Dudziak et al. (BRP-NAS), arXiv 2007.08668, section 4 and Algorithm 1, by the rule of ``iterative.next_batch``: of a
+round the share ``alpha`` are the best by prediction, the others are drawn from the best ``1 / 2**round``. Different: they
+rank all networks of a table; here those that were asked about and ``pool_size`` random ones, new in every round. Their latency
+limit is a ``Constraint`` of the study, of a function that predicts it from the graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evo_search._evolve_config import SearchError, positive_integers, rates
+from evo_search.strategies._base import Proposal, State, Strategy
+from evo_search.strategies._guide import Guide, one_objective, proposals, utilities
+
+
+@dataclass(frozen=True)
+class BRPConfig:
+    """Settings of ``BRPSearch``; all counts are networks.
+
+    Attributes:
+        learn: queries that the rounds share.
+        iterations: rounds; the first is random.
+        alpha: share of a round that is taken from the top.
+        pool_size: random networks that are ranked in one round.
+        batch_size: queries in one generation after the rounds, all from the top.
+    """
+
+    learn: int = 60
+    iterations: int = 5
+    alpha: float = 0.5
+    pool_size: int = 1000
+    batch_size: int = 10
+
+    def __post_init__(self) -> None:
+        positive_integers(self, "learn", "iterations", "pool_size", "batch_size")
+        rates(self, "alpha")
+        if self.iterations > self.learn:
+            raise SearchError(f"BRPConfig.iterations must be at most learn, {self.learn}, got {self.iterations}")
+
+
+class BRPSearch(Strategy):
+    """Iterative data selection.
+
+    Args:
+        predictor: see ``Guide``; by default the binary relation of the paper.
+        settings: see ``BRPConfig``.
+        view: what the predictor reads (``Guide``).
+    """
+
+    name: ClassVar[str] = "brp"
+
+    def __init__(self, predictor: Any = None, settings: BRPConfig | None = None, view: str | None = None) -> None:
+        self.settings: BRPConfig = settings or BRPConfig()
+        self._guide = Guide("brp" if predictor is None else predictor, view)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), **self._guide.describe()}
+
+    def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
+        from evo_search.iterative import next_batch
+
+        c, taken, number = self.settings, set(state.taken), state.generation
+        objective = one_objective(state, self.name)
+        last = number >= c.iterations
+        size = c.batch_size if last else c.learn // c.iterations + (number < c.learn % c.iterations)
+        if not number or not self._guide.fit(state, state.ok, utilities(state, objective)):
+            return proposals(state.maker.random(size, taken, rng), "initial")
+        known = [state.genome(q) for q in state.ok]
+        networks = known + list(state.maker.random(c.pool_size, taken, rng).values())
+        asked = np.arange(len(networks)) < len(known)
+        batch = next_batch(self._guide.scores(state, networks), asked, size, rng, alpha=1.0 if last else c.alpha,
+                           among=0.5 ** min(number, c.iterations))
+        return [Proposal(networks[i], "predicted") for i in batch.tolist()]

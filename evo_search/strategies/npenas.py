@@ -1,0 +1,78 @@
+"""``NPENAS``: many children of each of the best networks, of which a predictor chooses those to ask about.
+
+Source: Wei et al., arXiv 2003.12857, NPENAS-NP (the one whose predictor gives a value without uncertainty): parents are mutated
+one-to-many into 100 candidates, the 10 best predicted are asked about, and the predictor is fitted again. Where the authors'
+program (repository auroua/NPENASv1) takes all children of the best parent before it goes on to the next, here each of
+``n_parents`` has its share; their graph isomorphism network is replaced by the k-GNN of ``finetune.baselines`` by default.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evo_search._evolve_config import positive_integers
+from evo_search.strategies._base import Proposal, State, Strategy
+from evo_search.strategies._guide import Guide, one_objective, proposals, utilities
+
+
+@dataclass(frozen=True)
+class NPENASConfig:
+    """Settings of ``NPENAS``; all counts are networks.
+
+    Attributes:
+        n_initial: random networks asked about at first.
+        batch_size: networks asked about in one generation.
+        n_parents: the best networks so far, which are mutated.
+        n_candidates: children that the predictor chooses from; each is one edit away from a parent. Where the parents have
+            fewer that are new, the next best networks are mutated too.
+    """
+
+    n_initial: int = 10
+    batch_size: int = 10
+    n_parents: int = 10
+    n_candidates: int = 100
+
+    def __post_init__(self) -> None:
+        positive_integers(self, "n_initial", "batch_size", "n_parents", "n_candidates")
+
+
+class NPENAS(Strategy):
+    """Evolution in which a predictor chooses among the children.
+
+    Args:
+        predictor: see ``Guide``; by default a graph neural network on computation graphs.
+        settings: see ``NPENASConfig``.
+        view: what the predictor reads (``Guide``).
+    """
+
+    name: ClassVar[str] = "npenas"
+
+    def __init__(self, predictor: Any = None, settings: NPENASConfig | None = None, view: str | None = None) -> None:
+        self.settings: NPENASConfig = settings or NPENASConfig()
+        self._guide = Guide("gnn" if predictor is None else predictor, view)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), **self._guide.describe()}
+
+    def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
+        c, taken = self.settings, set(state.taken)
+        objective = one_objective(state, self.name)
+        if not self._guide.fit(state, state.ok, utilities(state, objective)):
+            return proposals(state.maker.random(c.n_initial, taken, rng), "initial")
+        share = math.ceil(c.n_candidates / min(c.n_parents, len(state.ranked)))
+        found: dict[str, Any] = {}
+        for place, parent in enumerate(state.ranked):
+            missing = c.n_candidates - len(found)
+            if not missing:
+                break
+            n = min(share, missing) if place < c.n_parents else missing
+            found |= state.maker.children([state.genome(parent)], n, taken, rng, crossover_rate=0.0, max_edits=1)
+        if not found:  # every neighbour of every network is known: the fallback is a random network
+            return proposals(state.maker.random(c.batch_size, taken, rng), "random")
+        genomes = list(found.values())
+        order = np.argsort(-self._guide.scores(state, genomes), kind="stable")[:c.batch_size]
+        return [Proposal(genomes[i], "child") for i in order.tolist()]

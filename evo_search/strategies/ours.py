@@ -1,0 +1,204 @@
+"""``CGSearch``: a predictor with uncertainty chooses batches that are promising and diverse, and is fitted again after each.
+
+Candidates are bred as in ``algorithm1``. A candidate is worth its upper confidence bound, mean + ``kappa`` standard deviations,
+and a batch is filled one by one: after each choice the deviation of what is similar to it shrinks, as if its answer were known
+already, while the means stay (GP-BUCB: Desautels, Krause, Burdick, JMLR 15, 2014). The shrinking is that of a
+Gaussian process with a squared exponential kernel on the graph statistics, in place of the predictor's own posterior.
+
+With several objectives one predictor learns each, and every choice uses a random direction: the smallest weighted bound
+(augmented Tchebycheff scalarisation of ParEGO: Knowles, IEEE TEC 10(1), 2006; with upper confidence bounds: Paria et
+al., arXiv 1805.12168, Algorithm 1). ParEGO fits a predictor to each scalarisation; fitting each objective once is cheaper.
+
+This file must not know a particular space or oracle, and must not import a deep-learning framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from evo_search._evolve_config import SearchError, positive_integers, rates
+from evo_search.objectives import Constraint
+from evo_search.strategies._base import Proposal, State, Strategy
+from evo_search.strategies._guide import Guide, proposals, utilities
+
+AUGMENTATION = 0.05  # Knowles' rho
+PENALTY = 10.0  # deviations that a predicted relative violation of 1 costs
+
+
+@dataclass(frozen=True)
+class CGConfig:
+    """Settings of ``CGSearch``; all counts are networks.
+
+    Attributes:
+        n_initial, batch_size, n_parents, pool_size, rounds, crossover_rate, max_edits, random_rate, breed_rate, kappa: as in
+            ``EvolveConfig``.
+        similarity: length scale of the kernel, in units of the median distance between candidates; small values only keep
+            near copies apart, 0 chooses as if candidates had nothing to do with each other.
+    """
+
+    n_initial: int = 20
+    batch_size: int = 10
+    n_parents: int = 20
+    pool_size: int = 400
+    rounds: int = 2
+    crossover_rate: float = 0.3
+    max_edits: int = 3
+    random_rate: float = 0.25
+    breed_rate: float = 0.3
+    kappa: float = 2.0
+    similarity: float = 0.5
+
+    def __post_init__(self) -> None:
+        positive_integers(self, "n_initial", "batch_size", "n_parents", "pool_size", "rounds", "max_edits")
+        rates(self, "crossover_rate", "random_rate", "breed_rate")
+        for name in ("kappa", "similarity"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value) or value < 0:
+                raise SearchError(f"CGConfig.{name} must be a finite number of at least 0, got {value!r}")
+
+
+class CGSearch(Strategy):
+    """Batches that are promising and diverse, for one objective or several.
+
+    Measured constraints are learned too: a candidate pays for the violation that is predicted.
+
+    Args:
+        predictor: see ``Guide``; by default ``CGPredictor`` that has seen nothing of the space's own family.
+        settings: see ``CGConfig``.
+        view: what the predictor reads (``Guide``).
+    """
+
+    name: ClassVar[str] = "cg"
+
+    def __init__(self, predictor: Any = None, settings: CGConfig | None = None, view: str | None = None) -> None:
+        self.settings: CGConfig = settings or CGConfig()
+        self._first = Guide("default" if predictor is None else predictor, view)
+        self._spare = self._first.another()  # of which nothing is ever fitted
+        self._guides: dict[str, Guide] = {}
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), **self._first.describe()}
+
+    def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
+        c, taken = self.settings, set(state.taken)
+        if not state.ok:
+            return proposals(state.maker.random(c.n_initial, taken, rng), "initial")
+        n_bred = min(round(c.breed_rate * c.batch_size), c.batch_size)
+        parents = [state.genome(q) for q in state.ranked[:c.n_parents]]
+        chosen = self._chosen(state, parents, c.batch_size - n_bred, taken, rng)
+        taken |= chosen.keys()
+        bred = self._children(state, parents, c.batch_size - len(chosen), taken, rng)
+        # the fallback for a space in which breeding finds nothing new
+        rest = state.maker.random(c.batch_size - len(chosen) - len(bred), taken, rng)
+        return [*proposals(chosen, "chosen"), *proposals(bred, "bred"), *proposals(rest, "random")]
+
+    def _children(self, state: State, parents: Sequence[Any], n: int, taken: set[str],
+                  rng: np.random.Generator) -> dict[str, Any]:
+        return state.maker.children(parents, n, taken, rng, crossover_rate=self.settings.crossover_rate,
+                                    max_edits=self.settings.max_edits)
+
+    def _guide(self, name: str) -> Guide:
+        if name not in self._guides:
+            self._guides[name] = self._spare.another() if self._guides else self._first
+        return self._guides[name]
+
+    def _chosen(self, state: State, parents: Sequence[Any], n: int, taken: set[str],
+                rng: np.random.Generator) -> dict[str, Any]:
+        """Up to ``n`` candidates, key -> genome; none while the values cannot teach anything."""
+        c, known = self.settings, {o.name: utilities(state, o) for o in state.objectives}
+        known = {name: y for name, y in known.items() if self._guide(name).fit(state, state.ok, y)}
+        if not n or not known:
+            return {}
+        limits = self._limits(state)
+        pool: dict[str, Any] = {}
+        means, stds = np.zeros((0, len(known))), np.zeros((0, len(known)))
+        seen = set(taken)
+        for number in range(c.rounds):
+            n_random = round(c.random_rate * c.pool_size)
+            new = self._children(state, parents, c.pool_size - n_random, seen, rng)
+            new |= state.maker.random(n_random, seen, rng)
+            if not new:
+                break
+            genomes = list(new.values())
+            found = [self._guide(name).with_std(state, genomes, y) for name, y in known.items()]
+            worse = PENALTY * self._violation(state, genomes, limits)[:, None]
+            means = np.vstack([means, np.stack([np.maximum(mean, -1e6) for mean, _ in found], 1) - worse])
+            stds = np.vstack([stds, np.stack([std for _, std in found], 1)])
+            pool |= new
+            if number < c.rounds - 1:
+                keys = list(pool)
+                best = batch(means, stds, None, min(c.n_parents, len(pool)), c.kappa, rng)
+                parents = [pool[keys[i]] for i in best]
+        if not pool:
+            return {}
+        keys = list(pool)
+        near = None
+        if c.similarity and c.kappa:
+            near = places(state, [pool[k] for k in keys], c.similarity)
+        return {keys[i]: pool[keys[i]] for i in batch(means, stds, near, n, c.kappa, rng)}
+
+    def _limits(self, state: State) -> list[Constraint]:
+        """The measured constraints whose values can be predicted, their predictors being fitted."""
+        found = []
+        for limit in state.constraints:
+            if not limit.of_graph and self._guide(f"limit {limit.name}").fit(state, state.ok, state.values(limit.name)):
+                found.append(limit)
+        return found
+
+    def _violation(self, state: State, genomes: Sequence[Any], limits: Sequence[Constraint]) -> np.ndarray:
+        """Predicted relative violation ``[n]`` of measured constraints."""
+        total = np.zeros(len(genomes))
+        for limit in limits:
+            values = self._guide(f"limit {limit.name}").scores(state, genomes)
+            total += [limit.violation(float(v)) if np.isfinite(v) else 1.0 for v in values]
+        return np.minimum(total, 100.0)
+
+
+def batch(means: np.ndarray, stds: np.ndarray, near: np.ndarray | None, n: int, kappa: float,
+          rng: np.random.Generator) -> list[int]:
+    """Up to ``n`` rows, chosen one after the other by their upper confidence bound.
+
+    Args:
+        means, stds: of each objective, larger means being better, ``[candidates, objectives]``.
+        near: places of the candidates ``[candidates, d]``, whose squared exponential kernel says by how much each choice
+            shrinks the deviations of the others; ``None`` if it does not.
+        rng: for the directions, with several objectives; not used with one.
+    """
+    n, shrunk = min(n, len(means)), np.ones(len(means))  # conditional variance, given the choices, over that before
+    factors = np.zeros((len(means), n))  # columns of the pivoted Cholesky factor of the kernel
+    free, chosen = np.ones(len(means), bool), list[int]()
+    best = means.max(0) if len(means) else means
+    for k in range(n):
+        bound = means + kappa * stds * np.sqrt(shrunk)[:, None]
+        if means.shape[1] == 1:
+            score = bound[:, 0]
+        else:
+            weights = rng.dirichlet(np.ones(means.shape[1]))
+            weighted = weights * (bound - best)  # 0 is the best mean of all in every objective
+            score = weighted.min(1) + AUGMENTATION * weighted.sum(1)
+        i = int(np.where(free, score, -np.inf).argmax())
+        chosen.append(i)
+        free[i] = False
+        if near is not None and shrunk[i] > 1e-9:
+            column = np.exp(-((near - near[i]) ** 2).sum(1) / 2) - factors[:, :k] @ factors[i, :k]
+            factors[:, k] = column / np.sqrt(shrunk[i])
+            shrunk = np.clip(shrunk - factors[:, k] ** 2, 0.0, 1.0)
+    return chosen
+
+
+def places(state: State, genomes: Sequence[Any], similarity: float) -> np.ndarray:
+    """Standardised graph statistics ``[n, d]``, divided by ``similarity`` times their median distance."""
+    from cg.global_statistics import statistics
+
+    x = statistics([state.graph(g) for g in genomes]).astype(np.float64)
+    spread = x.std(0)
+    used = spread > 1e-6 * np.maximum(1.0, np.abs(x.mean(0)))
+    x = np.clip((x[:, used] - x[:, used].mean(0)) / spread[used], -4.0, 4.0)
+    some = x[:: max(1, len(x) // 200)]
+    distance = np.sqrt(np.maximum(((some[:, None] - some[None]) ** 2).sum(2), 0.0))
+    middle = float(np.median(distance[np.triu_indices(len(some), 1)])) if len(some) > 1 else 1.0
+    return x / (similarity * (middle or 1.0))
