@@ -292,8 +292,9 @@ def test_children_do_not_outlive_a_command_that_ends_well(script: Callable[[str]
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
 from evo_search.command import CommandOracle
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests were started in the background
 try:
     CommandOracle(sys.argv[1], folder=sys.argv[2])("net")
 except KeyboardInterrupt:
