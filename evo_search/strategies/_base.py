@@ -7,7 +7,7 @@ given, and so makes the same proposals again after a resume. This file must not 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from evo_search._candidates import CandidateMaker, GraphCache
+from evo_search._evolve_config import SearchError
 from evo_search._records import Query
 from evo_search.objectives import Constraint, Objective, front_numbers, points
 
@@ -125,3 +126,39 @@ class State:
         fronts = front_numbers(points(good, self.objectives))
         bad = sorted((q for q in self.ok if self.violation(q) > 0), key=lambda q: (self.violation(q), q.step))
         return (*(good[i] for i in np.argsort(fronts, kind="stable")), *bad)
+
+
+def proposals(found: Mapping[str, Any], source: str) -> list[Proposal]:
+    """Networks of ``state.maker`` as proposals."""
+    return [Proposal(genome, source) for genome in found.values()]
+
+
+def one_objective(state: State, strategy: str) -> Objective:
+    """The objective of the study. Raises ``SearchError`` where it has several."""
+    if len(state.objectives) != 1:
+        raise SearchError(f"{strategy} searches for one objective, this study has {len(state.objectives)}; use nsga2 or cg, or "
+                          "bound all but one by constraints")
+    return state.objectives[0]
+
+
+def bred(state: State, settings: Any, parents: Sequence[Any], n: int, taken: set[str],
+         rng: np.random.Generator) -> dict[str, Any]:
+    """Up to ``n`` new children of ``parents`` with ``crossover_rate`` and ``max_edits`` of ``settings``, key -> genome."""
+    return state.maker.children(parents, n, taken, rng, crossover_rate=settings.crossover_rate, max_edits=settings.max_edits)
+
+
+def candidates(state: State, settings: Any, parents: Sequence[Any], taken: set[str],
+               rng: np.random.Generator) -> dict[str, Any]:
+    """``pool_size`` new networks, key -> genome: children of ``parents`` and, for ``random_rate`` of them, random ones."""
+    n_random = round(settings.random_rate * settings.pool_size)
+    new = bred(state, settings, parents, settings.pool_size - n_random, taken, rng)
+    return new | state.maker.random(n_random, taken, rng)
+
+
+def describe_predictor(predictor: Any) -> dict[str, Any]:
+    """JSON values that tell one predictor from another: its class and its plain parameters."""
+    if predictor is None:
+        return {"kind": "none"}
+    params = predictor.get_params(deep=False) if hasattr(predictor, "get_params") else {}
+    plain = {k: v for k, v in params.items() if v is None or isinstance(v, (bool, int, float, str))}
+    return {"kind": type(predictor).__qualname__, **plain}

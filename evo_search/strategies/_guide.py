@@ -16,23 +16,9 @@ from cg.cells import pruned
 from evo_search._evolve_config import SearchError
 from evo_search._records import Query
 from evo_search.objectives import Objective
-from evo_search.strategies._base import Proposal, State
-from evo_search.strategies.algorithm1 import _describe
+from evo_search.strategies._base import State, Strategy, describe_predictor
 
 VIEWS = ("graph", "cell", "pruned", "native")
-
-
-def proposals(found: dict[str, Any], source: str) -> list[Proposal]:
-    """Networks of ``state.maker`` as proposals."""
-    return [Proposal(genome, source) for genome in found.values()]
-
-
-def one_objective(state: State, strategy: str) -> Objective:
-    """The objective of the study. Raises ``SearchError`` where it has several."""
-    if len(state.objectives) != 1:
-        raise SearchError(f"{strategy} searches for one objective, this study has {len(state.objectives)}; use nsga2 or cg, or "
-                          "bound all but one by constraints")
-    return state.objectives[0]
 
 
 def utilities(state: State, objective: Objective) -> np.ndarray:
@@ -74,7 +60,7 @@ class Guide:
     def describe(self) -> dict[str, Any]:
         """JSON values that tell one guide from another."""
         named = isinstance(self._given, str)
-        return {"predictor": {"kind": self._given} if named else _describe(self._given), "view": self._asked_view}
+        return {"predictor": {"kind": self._given} if named else describe_predictor(self._given), "view": self._asked_view}
 
     def another(self) -> Guide:
         """A guide of the same kind that shares nothing that is fitted."""
@@ -145,6 +131,15 @@ class Guide:
         self._view = self._asked_view or rival.view
         if self._asked_view is None and rival.view in ("cell", "pruned") and not _has_cells(state):
             self._view = "graph"
+
+
+class GuidedStrategy(Strategy):
+    """A strategy that asks ``self._guide``; another predictor or view makes another description."""
+
+    _guide: Guide
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), **self._guide.describe()}
 
 
 def _has_cells(state: State) -> bool:

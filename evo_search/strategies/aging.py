@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from evo_search._evolve_config import SearchError, positive_integers
-from evo_search.strategies._base import Proposal, State, Strategy
+from evo_search.strategies._base import Proposal, State, Strategy, proposals
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class AgingEvolution(Strategy):
         taken = set(state.taken)
         missing = c.population_size - len(state.ok)
         if missing > 0:
-            return [Proposal(genome, "initial") for genome in state.maker.random(missing, taken, rng).values()]
+            return proposals(state.maker.random(missing, taken, rng), "initial")
         alive = {q.step for q in state.ok[-c.population_size:]}
         members = [q for q in state.ranked if q.step in alive]  # best first
         found: dict[str, Any] = {}
@@ -57,6 +57,6 @@ class AgingEvolution(Strategy):
             parent = members[int(rng.integers(len(members), size=c.sample_size).min())]
             found |= state.maker.children([state.genome(parent)], 1, taken, rng, crossover_rate=0.0, max_edits=1)
         if found:
-            return [Proposal(genome, "child") for genome in found.values()]
+            return proposals(found, "child")
         # a parent whose neighbours are all known: the fallback is a random network
-        return [Proposal(genome, "random") for genome in state.maker.random(c.batch_size, taken, rng).values()]
+        return proposals(state.maker.random(c.batch_size, taken, rng), "random")

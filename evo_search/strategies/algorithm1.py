@@ -8,13 +8,22 @@ deep-learning framework.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
 from evo_search._evolve_config import EvolveConfig, SearchError
-from evo_search.strategies._base import Proposal, State, Strategy
+from evo_search.strategies._base import (
+    Proposal,
+    State,
+    Strategy,
+    bred,
+    candidates,
+    describe_predictor,
+    one_objective,
+    proposals,
+)
 
 if TYPE_CHECKING:
     from cg import Graph
@@ -63,16 +72,14 @@ class Algorithm1(Strategy):
                           and "return_std" in inspect.signature(predictor.predict).parameters)
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "predictor": _describe(self._predictor)}
+        return {**super().describe(), "predictor": describe_predictor(self._predictor)}
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
-        if len(state.objectives) != 1:
-            raise SearchError(f"algorithm1 searches for one objective, this study has {len(state.objectives)}; choose another "
-                              "strategy, or bound all but one by constraints")
+        one_objective(state, self.name)
         c = self.settings
         taken = set(state.taken)
         if state.generation == 0:
-            return _proposals(state.maker.random(c.n_initial, taken, rng), "initial")
+            return proposals(state.maker.random(c.n_initial, taken, rng), "initial")
         parents = [state.genome(q) for q in state.ranked[:c.n_parents]]
         n_explore = round(c.explore_rate * c.batch_size)
         n_evolved = c.batch_size - n_explore
@@ -81,15 +88,10 @@ class Algorithm1(Strategy):
         if n_chosen and self._predictor is not None and self._fit(state):
             evolved = self._predicted_best(state, parents, n_chosen, taken, rng)
         taken |= evolved.keys()
-        evolved |= self._children(state, parents, n_evolved - len(evolved), taken, rng)
+        evolved |= bred(state, c, parents, n_evolved - len(evolved), taken, rng)
         # the fallback for a space in which breeding finds nothing new: fill the batch at random
         explored = state.maker.random(c.batch_size - len(evolved), taken, rng)
-        return _proposals(evolved, "evolved") + _proposals(explored, "random")
-
-    def _children(self, state: State, parents: Sequence[Any], n: int, taken: set[str],
-                  rng: np.random.Generator) -> dict[str, Any]:
-        return state.maker.children(parents, n, taken, rng, crossover_rate=self.settings.crossover_rate,
-                                    max_edits=self.settings.max_edits)
+        return proposals(evolved, "evolved") + proposals(explored, "random")
 
     def _fit(self, state: State) -> bool:
         """Fit the predictor; ``False`` while the values cannot teach anything (fewer than two different ones)."""
@@ -112,9 +114,7 @@ class Algorithm1(Strategy):
         scores: dict[str, float] = {}
         seen = set(taken)
         for _ in range(c.rounds):
-            n_random = round(c.random_rate * c.pool_size)
-            new = self._children(state, parents, c.pool_size - n_random, seen, rng)
-            new |= state.maker.random(n_random, seen, rng)
+            new = candidates(state, c, parents, seen, rng)
             if not new:
                 break
             scores.update(zip(new, self._score(state, list(new.values())), strict=True))
@@ -139,16 +139,3 @@ class Algorithm1(Strategy):
         if score.shape != (len(graphs),):
             raise SearchError(f"the predictor gave scores of shape {score.shape} for {len(graphs)} graphs")
         return [float(s) for s in np.where(np.isnan(score), -np.inf, score)]
-
-
-def _proposals(found: Mapping[str, Any], source: str) -> list[Proposal]:
-    return [Proposal(genome, source) for genome in found.values()]
-
-
-def _describe(predictor: Predictor | None) -> dict[str, Any]:
-    """JSON values that tell one predictor from another: its class and its plain parameters."""
-    if predictor is None:
-        return {"kind": "none"}
-    params = predictor.get_params(deep=False) if hasattr(predictor, "get_params") else {}
-    plain = {k: v for k, v in params.items() if v is None or isinstance(v, (bool, int, float, str))}
-    return {"kind": type(predictor).__qualname__, **plain}

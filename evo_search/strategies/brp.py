@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from evo_search._evolve_config import SearchError, positive_integers, rates
-from evo_search.strategies._base import Proposal, State, Strategy
-from evo_search.strategies._guide import Guide, one_objective, proposals, utilities
+from evo_search.strategies._base import Proposal, State, one_objective, proposals
+from evo_search.strategies._guide import Guide, GuidedStrategy, utilities
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class BRPConfig:
             raise SearchError(f"BRPConfig.iterations must be at most learn, {self.learn}, got {self.iterations}")
 
 
-class BRPSearch(Strategy):
+class BRPSearch(GuidedStrategy):
     """Iterative data selection.
 
     Args:
@@ -57,9 +57,6 @@ class BRPSearch(Strategy):
     def __init__(self, predictor: Any = None, settings: BRPConfig | None = None, view: str | None = None) -> None:
         self.settings: BRPConfig = settings or BRPConfig()
         self._guide = Guide("brp" if predictor is None else predictor, view)
-
-    def describe(self) -> dict[str, Any]:
-        return {**super().describe(), **self._guide.describe()}
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
         from evo_search.iterative import next_batch

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from evo_search._evolve_config import positive_integers
-from evo_search.strategies._base import Proposal, State, Strategy
+from evo_search.strategies._base import Proposal, State, Strategy, proposals
 
 
 @dataclass(frozen=True)
@@ -51,5 +51,5 @@ class LocalSearch(Strategy):
             n = min(c.batch_size, c.patience - sum(q.generation > here.generation for q in state.queries))
             found = state.maker.children([state.genome(here)], n, set(state.taken), rng, crossover_rate=0.0, max_edits=1)
             if found:
-                return [Proposal(genome, "neighbour") for genome in found.values()]
-        return [Proposal(genome, "start") for genome in state.maker.random(c.n_starts, set(state.taken), rng).values()]
+                return proposals(found, "neighbour")
+        return proposals(state.maker.random(c.n_starts, set(state.taken), rng), "start")

@@ -17,8 +17,8 @@ import numpy as np
 
 from evo_search._evolve_config import SearchError, positive_integers
 from evo_search.objectives import GRAPH_COSTS
-from evo_search.strategies._base import Proposal, State, Strategy
-from evo_search.strategies._guide import Guide, one_objective, proposals, utilities
+from evo_search.strategies._base import Proposal, State, one_objective, proposals
+from evo_search.strategies._guide import Guide, GuidedStrategy, utilities
 
 if TYPE_CHECKING:
     from cg import Graph
@@ -50,7 +50,7 @@ class NeuralPredictorConfig:
             raise SearchError(f"NeuralPredictorConfig.two_stage must be true or false, got {self.two_stage!r}")
 
 
-class NeuralPredictorSearch(Strategy):
+class NeuralPredictorSearch(GuidedStrategy):
     """Random sampling, then the top of a predictor that is fitted once.
 
     Args:
@@ -78,7 +78,7 @@ class NeuralPredictorSearch(Strategy):
 
     def describe(self) -> dict[str, Any]:
         cost = self._cost if isinstance(self._cost, str) else getattr(self._cost, "__qualname__", type(self._cost).__qualname__)
-        return {**super().describe(), **self._guide.describe(), "cost": cost}
+        return {**super().describe(), "cost": cost}
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
         c, taken = self.settings, set(state.taken)

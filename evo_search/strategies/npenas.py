@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from evo_search._evolve_config import positive_integers
-from evo_search.strategies._base import Proposal, State, Strategy
-from evo_search.strategies._guide import Guide, one_objective, proposals, utilities
+from evo_search.strategies._base import Proposal, State, one_objective, proposals
+from evo_search.strategies._guide import Guide, GuidedStrategy, utilities
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class NPENASConfig:
         positive_integers(self, "n_initial", "batch_size", "n_parents", "n_candidates")
 
 
-class NPENAS(Strategy):
+class NPENAS(GuidedStrategy):
     """Evolution in which a predictor chooses among the children.
 
     Args:
@@ -54,9 +54,6 @@ class NPENAS(Strategy):
     def __init__(self, predictor: Any = None, settings: NPENASConfig | None = None, view: str | None = None) -> None:
         self.settings: NPENASConfig = settings or NPENASConfig()
         self._guide = Guide("gnn" if predictor is None else predictor, view)
-
-    def describe(self) -> dict[str, Any]:
-        return {**super().describe(), **self._guide.describe()}
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
         c, taken = self.settings, set(state.taken)

@@ -19,7 +19,7 @@ from evo_search._candidates import TRIES_PER_CANDIDATE
 from evo_search._evolve_config import SearchError, positive_integers, rates
 from evo_search._records import Query
 from evo_search.objectives import points
-from evo_search.strategies._base import Proposal, State, Strategy
+from evo_search.strategies._base import Proposal, State, Strategy, proposals
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class NSGA2(Strategy):
         for _, queries in groupby(state.ok, key=lambda q: q.generation):
             members = survivors([*members, *queries], state, c.population_size)
         if not members:
-            return [Proposal(g, "initial") for g in state.maker.random(c.population_size, taken, rng).values()]
+            return proposals(state.maker.random(c.population_size, taken, rng), "initial")
         genomes = [state.genome(q) for q in members]
         found: dict[str, Any] = {}
         for _ in range(TRIES_PER_CANDIDATE * c.population_size):
@@ -67,7 +67,7 @@ class NSGA2(Strategy):
         taken |= found.keys()
         # the fallback for a population whose children are all known
         rest = state.maker.random(c.population_size - len(found), taken, rng)
-        return [Proposal(g, "child") for g in found.values()] + [Proposal(g, "random") for g in rest.values()]
+        return proposals(found, "child") + proposals(rest, "random")
 
     def _child(self, state: State, genomes: Sequence[Any], rng: np.random.Generator) -> Any:
         """A child of the winners of binary tournaments; ``genomes`` are ordered best first, so the lower place wins."""

@@ -22,8 +22,8 @@ import numpy as np
 
 from evo_search._evolve_config import SearchError, positive_integers, rates
 from evo_search.objectives import Constraint
-from evo_search.strategies._base import Proposal, State, Strategy
-from evo_search.strategies._guide import Guide, proposals, utilities
+from evo_search.strategies._base import Proposal, State, bred, candidates, proposals
+from evo_search.strategies._guide import Guide, GuidedStrategy, utilities
 
 AUGMENTATION = 0.05  # Knowles' rho
 PENALTY = 10.0  # deviations that a predicted relative violation of 1 costs
@@ -61,7 +61,7 @@ class CGConfig:
                 raise SearchError(f"CGConfig.{name} must be a finite number of at least 0, got {value!r}")
 
 
-class CGSearch(Strategy):
+class CGSearch(GuidedStrategy):
     """Batches that are promising and diverse, for one objective or several.
 
     Measured constraints are learned too: a candidate pays for the violation that is predicted.
@@ -76,12 +76,9 @@ class CGSearch(Strategy):
 
     def __init__(self, predictor: Any = None, settings: CGConfig | None = None, view: str | None = None) -> None:
         self.settings: CGConfig = settings or CGConfig()
-        self._first = Guide("default" if predictor is None else predictor, view)
-        self._spare = self._first.another()  # of which nothing is ever fitted
+        self._guide = Guide("default" if predictor is None else predictor, view)
+        self._spare = self._guide.another()  # of which nothing is ever fitted
         self._guides: dict[str, Guide] = {}
-
-    def describe(self) -> dict[str, Any]:
-        return {**super().describe(), **self._first.describe()}
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
         c, taken = self.settings, set(state.taken)
@@ -91,26 +88,21 @@ class CGSearch(Strategy):
         parents = [state.genome(q) for q in state.ranked[:c.n_parents]]
         chosen = self._chosen(state, parents, c.batch_size - n_bred, taken, rng)
         taken |= chosen.keys()
-        bred = self._children(state, parents, c.batch_size - len(chosen), taken, rng)
+        children = bred(state, c, parents, c.batch_size - len(chosen), taken, rng)
         # the fallback for a space in which breeding finds nothing new
-        rest = state.maker.random(c.batch_size - len(chosen) - len(bred), taken, rng)
-        return [*proposals(chosen, "chosen"), *proposals(bred, "bred"), *proposals(rest, "random")]
+        rest = state.maker.random(c.batch_size - len(chosen) - len(children), taken, rng)
+        return [*proposals(chosen, "chosen"), *proposals(children, "bred"), *proposals(rest, "random")]
 
-    def _children(self, state: State, parents: Sequence[Any], n: int, taken: set[str],
-                  rng: np.random.Generator) -> dict[str, Any]:
-        return state.maker.children(parents, n, taken, rng, crossover_rate=self.settings.crossover_rate,
-                                    max_edits=self.settings.max_edits)
-
-    def _guide(self, name: str) -> Guide:
+    def _of(self, name: str) -> Guide:
         if name not in self._guides:
-            self._guides[name] = self._spare.another() if self._guides else self._first
+            self._guides[name] = self._spare.another() if self._guides else self._guide
         return self._guides[name]
 
     def _chosen(self, state: State, parents: Sequence[Any], n: int, taken: set[str],
                 rng: np.random.Generator) -> dict[str, Any]:
         """Up to ``n`` candidates, key -> genome; none while the values cannot teach anything."""
         c, known = self.settings, {o.name: utilities(state, o) for o in state.objectives}
-        known = {name: y for name, y in known.items() if self._guide(name).fit(state, state.ok, y)}
+        known = {name: y for name, y in known.items() if self._of(name).fit(state, state.ok, y)}
         if not n or not known:
             return {}
         limits = self._limits(state)
@@ -118,13 +110,11 @@ class CGSearch(Strategy):
         means, stds = np.zeros((0, len(known))), np.zeros((0, len(known)))
         seen = set(taken)
         for number in range(c.rounds):
-            n_random = round(c.random_rate * c.pool_size)
-            new = self._children(state, parents, c.pool_size - n_random, seen, rng)
-            new |= state.maker.random(n_random, seen, rng)
+            new = candidates(state, c, parents, seen, rng)
             if not new:
                 break
             genomes = list(new.values())
-            found = [self._guide(name).with_std(state, genomes, y) for name, y in known.items()]
+            found = [self._of(name).with_std(state, genomes, y) for name, y in known.items()]
             worse = PENALTY * self._violation(state, genomes, limits)[:, None]
             means = np.vstack([means, np.stack([np.maximum(mean, -1e6) for mean, _ in found], 1) - worse])
             stds = np.vstack([stds, np.stack([std for _, std in found], 1)])
@@ -145,7 +135,7 @@ class CGSearch(Strategy):
         """The measured constraints whose values can be predicted, their predictors being fitted."""
         found = []
         for limit in state.constraints:
-            if not limit.of_graph and self._guide(f"limit {limit.name}").fit(state, state.ok, state.values(limit.name)):
+            if not limit.of_graph and self._of(f"limit {limit.name}").fit(state, state.ok, state.values(limit.name)):
                 found.append(limit)
         return found
 
@@ -153,7 +143,7 @@ class CGSearch(Strategy):
         """Predicted relative violation ``[n]`` of measured constraints."""
         total = np.zeros(len(genomes))
         for limit in limits:
-            values = self._guide(f"limit {limit.name}").scores(state, genomes)
+            values = self._of(f"limit {limit.name}").scores(state, genomes)
             total += [limit.violation(float(v)) if np.isfinite(v) else 1.0 for v in values]
         return np.minimum(total, 100.0)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from evo_search._evolve_config import positive_integers
-from evo_search.strategies._base import Proposal, State, Strategy
+from evo_search.strategies._base import Proposal, State, Strategy, proposals
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,4 @@ class RandomSearch(Strategy):
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
         found = state.maker.random(self.settings.batch_size, set(state.taken), rng)
-        return [Proposal(genome, "random") for genome in found.values()]
+        return proposals(found, "random")

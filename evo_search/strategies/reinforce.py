@@ -22,8 +22,7 @@ from cg.errors import CGError
 from evo_search._candidates import TRIES_PER_CANDIDATE
 from evo_search._evolve_config import SearchError, positive_integers
 from evo_search._records import Query
-from evo_search.strategies._base import Proposal, State, Strategy
-from evo_search.strategies._guide import one_objective
+from evo_search.strategies._base import Proposal, State, Strategy, one_objective, proposals
 
 if TYPE_CHECKING:
     from evo_search.strategies._controllers import Learner
@@ -94,7 +93,7 @@ class Reinforce(Strategy):
                     found.setdefault(state.key(genome), genome)
         taken |= found.keys()
         rest = state.maker.random(c.batch_size - len(found), taken, rng)
-        return [Proposal(g, "policy") for g in found.values()] + [Proposal(g, "random") for g in rest.values()]
+        return proposals(found, "policy") + proposals(rest, "random")
 
     def _replay(self, state: State) -> Learner:
         """The policy after all answers; it learns from networks that it wrote itself."""
