@@ -17,19 +17,15 @@ their summary go to ``results/<name>.json``.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import _record
 import numpy as np
 from _brp_data import CHEAP, FILE, Data, OnRows, Remembering, Row, at, measured
+from _parts import Kept, run
 
-from cg.files import plain, write_text
 from evo_search.comparison import FIRST_SEED
 from evo_search.iterative import iterative_selection
 from finetune.baselines import BRPBinaryRelation, BRPLatencyGCN, FlopsLatency, LayerwiseLatency
@@ -67,69 +63,11 @@ def main() -> None:
         parser.error(f"no latencies at {FILE}; set CGTRANSFER_SHARED to the folder of the public data")
     config = {k: getattr(args, k) for k in ("epochs", "width", "wide")} | {"labels": LABELS, "pretraining": PRETRAINING}
     config |= {"source": SOURCE_DEVICE, "latencies": LATENCIES, "quick": QUICK, "accuracy": ACCURACY, "strategies": STRATEGIES}
-    config = plain(config)
-    path = _record.ROOT / "runs" / f"{args.name}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    rows = previous(path, config)
-    done = {key(r) for r in rows}
-    data, began = Data(), time.perf_counter()
-    with path.open("a", encoding="utf-8") as file:
-        for part in args.part or KEYS:
-            for row in PARTS[part](data, args, lambda head: key(head) in done):
-                if key(row) in done:
-                    continue
-                row = plain(row)
-                rows.append(row)
-                done.add(key(row))
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                print(f"{time.perf_counter() - began:5.0f} s {line(row)}", file=sys.stderr, flush=True)
-    _record.write(args.name, {"config": config, "summary": summary(rows), "rows": rows})
-    for s in summary(rows):
-        print(line(s))
+    data = Data()
+    run(args.name, config, KEYS, {part: partial(PARTS[part], data, args) for part in args.part or KEYS})
 
 
-def previous(path: Path, config: Row) -> list[Row]:
-    """Rows of an earlier run, below a line with its settings, which is written where there is none. A last line without an end
-    was being written when the run was killed, and goes."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[:text.rfind("\n") + 1] or json.dumps({"config": config}) + "\n"
-    if whole != text:
-        write_text(path, whole)
-    first, *rows = map(json.loads, whole.splitlines())
-    if first.get("config") != config:
-        sys.exit(f"{path} has rows of other settings; use another --name or remove it")
-    return rows
-
-
-def key(row: Row) -> tuple[Any, ...]:
-    return (row["part"], *(row[k] for k in KEYS[row["part"]]), row["seed"])
-
-
-def line(row: Row) -> str:
-    """All of a row in short."""
-    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items() if not k.endswith("_std"))
-
-
-def summary(rows: list[Row]) -> list[Row]:
-    """Mean and standard deviation (n - 1) over seeds; of a figure that some rows do not have, over those that have it."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for r in rows:
-        groups.setdefault(key(r)[:-1], []).append(r)
-    out = []
-    for about, members in groups.items():
-        names = ("part", *KEYS[about[0]])
-        found: Row = dict(zip(names, about, strict=True)) | {"seeds": len(members)}
-        for name in dict.fromkeys(k for m in members for k in m if k not in (*names, "seed")):
-            values = np.array([m[name] for m in members if m.get(name) is not None], np.float64)
-            found[name] = float(values.mean()) if len(values) else None
-            found[f"{name}_std"] = float(values.std(ddof=1)) if len(values) > 1 else None
-        out.append(found)
-    return out
-
-
-def transfer(data: Data, args: argparse.Namespace, kept: Callable[[Row], bool]) -> Iterator[Row]:
+def transfer(data: Data, args: argparse.Namespace, kept: Kept) -> Iterator[Row]:
     """``method`` none, latency or macs: what the convolutions learned first."""
     y = data.pool.label("test_acc")
     for width, seeds, sources in ((args.width, args.seeds, ("none", "latency", "macs", "native-gp", "random-forest")),
@@ -160,7 +98,7 @@ def transfer(data: Data, args: argparse.Namespace, kept: Callable[[Row], bool]) 
                     yield head | measured(model, view, y, rows, test) | about
 
 
-def relation(data: Data, args: argparse.Namespace, kept: Callable[[Row], bool]) -> Iterator[Row]:
+def relation(data: Data, args: argparse.Namespace, kept: Kept) -> Iterator[Row]:
     """``method`` soft, hard or regression, and both orders of the first two."""
     y, width = data.pool.label("test_acc"), args.width
     for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
@@ -186,7 +124,7 @@ def relation(data: Data, args: argparse.Namespace, kept: Callable[[Row], bool]) 
                 yield row
 
 
-def iterative(data: Data, args: argparse.Namespace, kept: Callable[[Row], bool]) -> Iterator[Row]:
+def iterative(data: Data, args: argparse.Namespace, kept: Kept) -> Iterator[Row]:
     """Search among one network of each kind, by validation accuracy; the test accuracy is that of the best so far.
 
     ``reached``, ``queries_to_best``: whether the network with the best validation accuracy of all was found, and when.
@@ -220,7 +158,7 @@ def iterative(data: Data, args: argparse.Namespace, kept: Callable[[Row], bool])
                 f"test_{m}": test[rows[b]] for m, b in zip(MARKS, best, strict=True)}
 
 
-def oracle(data: Data, args: argparse.Namespace, kept: Callable[[Row], bool]) -> Iterator[Row]:
+def oracle(data: Data, args: argparse.Namespace, kept: Kept) -> Iterator[Row]:
     """All networks but the labelled ones, by true accuracy; ``limit`` is a quantile of the measured latencies.
 
     ``chosen``: the best network that is predicted to keep the limit. ``found``: the best that is and does, which takes
@@ -264,7 +202,7 @@ def _latency_methods(args: argparse.Namespace, seed: int) -> dict[str, tuple[Cal
             "LayerwiseLatency-all": (LayerwiseLatency, True), "FlopsLatency": (FlopsLatency, False)}
 
 
-PARTS: dict[str, Callable[[Data, argparse.Namespace, Callable[[Row], bool]], Iterator[Row]]] = {
+PARTS: dict[str, Callable[[Data, argparse.Namespace, Kept], Iterator[Row]]] = {
     "transfer": transfer, "relation": relation, "iterative": iterative, "oracle": oracle}
 
 

@@ -23,21 +23,17 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-import _record
 import numpy as np
+from _parts import Kept, run
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, RidgeCV
 
 from cg.cells import Cell
-from cg.files import plain
 from cg.global_statistics import statistics
 from cg.graph import Graph
 from evo_search import tables
@@ -115,7 +111,7 @@ METHODS: dict[str, tuple[str, Callable[[int, int], Any]]] = {
     "mean of the labels": ("macs", lambda n, seed: None)}
 
 
-def on_nasbench101(args: argparse.Namespace, done: Callable[[Row], bool]) -> Iterator[Row]:
+def on_nasbench101(args: argparse.Namespace, done: Kept) -> Iterator[Row]:
     """One row a method, label count and seed."""
     for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
         heads = [{"part": "nasbench101", "method": m, "labels": n, "seed": seed} for n in LABELS for m in METHODS]
@@ -128,7 +124,7 @@ def on_nasbench101(args: argparse.Namespace, done: Callable[[Row], bool]) -> Ite
             yield {**head, **measured(data, view, head["labels"], seed, None if model is None else model.fit)}
 
 
-def on_tuned(args: argparse.Namespace, done: Callable[[Row], bool]) -> Iterator[Row]:
+def on_tuned(args: argparse.Namespace, done: Kept) -> Iterator[Row]:
     """Settings chosen for the one-stage predictor, which the two-stage one takes over."""
     n, both = 172, ("one stage, cross-validated", "two stages, same settings")
     for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
@@ -207,7 +203,7 @@ CHAIN_METHODS: dict[str, tuple[str, Callable[[int], Any]]] = {
     "mean of the labels": ("depth", lambda seed: None)}
 
 
-def on_chain(args: argparse.Namespace, done: Callable[[Row], bool]) -> Iterator[Row]:
+def on_chain(args: argparse.Namespace, done: Kept) -> Iterator[Row]:
     """One row a method and seed."""
     for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
         heads = [h for m in CHAIN_METHODS if not done(h := {"part": "chain", "method": m, "seed": seed})]
@@ -239,70 +235,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--name", default="neural_predictor")
     args = parser.parse_args()
-    config = plain({"labels": LABELS, "n_test": N_TEST, "threshold": THRESHOLD, "epochs": [EPOCHS.get(n, 300) for n in LABELS],
-                    "grid": {k: list(v) for k, v in GRID.items()}, "range": RANGE, "first_seed": FIRST_SEED,
-                    "chain": [CHAIN_LABELS, CHAIN_TEST, CHAIN_OTHERS]})
-    path = _record.ROOT / "runs" / f"{args.name}.jsonl"
-    rows = previous(path, config)
-    done = {key(r) for r in rows}
-    path.parent.mkdir(exist_ok=True)
-    began = time.perf_counter()
-    with path.open("a", encoding="utf-8") as file:
-        if not rows and not path.stat().st_size:
-            file.write(json.dumps({"config": config}) + "\n")
-        for part in args.part or PARTS:
-            for row in PARTS[part](args, lambda head: key(head) in done):
-                if key(row) in done:
-                    continue
-                row = plain(row)
-                rows.append(row)
-                done.add(key(row))
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-                print(f"{time.perf_counter() - began:5.0f} s {line(row)}", file=sys.stderr, flush=True)
-    _record.write(args.name, {"config": config, "summary": summary(rows), "rows": rows})
-    for s in summary(rows):
-        print(line(s))
-
-
-def previous(path: Any, config: Row) -> list[Row]:
-    """Rows of an earlier run with the same settings. A last line without an end was being written when the run was killed."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    lines = [json.loads(t) for t in text[:text.rfind("\n") + 1].splitlines()]
-    path.write_text("".join(json.dumps(r) + "\n" for r in lines), encoding="utf-8")
-    if lines and lines[0].get("config") != config:
-        sys.exit(f"{path} has rows of other settings; use another --name or remove it")
-    return lines[1:]
-
-
-def key(row: Row) -> tuple[Any, ...]:
-    return (row["part"], *(row[k] for k in KEYS[row["part"]]), row["seed"])
-
-
-def line(row: Row) -> str:
-    """All of a row in short."""
-    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items() if not k.endswith("_std"))
-
-
-def summary(rows: Sequence[Row]) -> list[Row]:
-    """Mean and standard deviation (n - 1) over the seeds of every figure."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for r in rows:
-        groups.setdefault(key(r)[:-1], []).append(r)
-    out = []
-    for members in groups.values():
-        first = members[0]
-        s: Row = {k: first[k] for k in ("part", *KEYS[first["part"]])} | {"seeds": len(members)}
-        for name, v in first.items():
-            if name not in (*s, "seed") and isinstance(v, (int, float)):
-                values = np.array([m[name] for m in members], float)
-                s[name] = round(float(values.mean()), 5)
-                s[f"{name}_std"] = round(float(values.std(ddof=1)), 5) if len(values) > 1 else None
-        out.append(s)
-    return out
+    config = {"labels": LABELS, "n_test": N_TEST, "threshold": THRESHOLD, "epochs": [EPOCHS.get(n, 300) for n in LABELS],
+              "grid": {k: list(v) for k, v in GRID.items()}, "range": RANGE, "first_seed": FIRST_SEED,
+              "chain": [CHAIN_LABELS, CHAIN_TEST, CHAIN_OTHERS]}
+    run(args.name, config, KEYS, {part: partial(PARTS[part], args) for part in args.part or PARTS})
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ import argparse
 import csv
 import gzip
 import io
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ import _record
 import numpy as np
 
 from cg.errors import StorageError
-from cg.files import atomic_path, plain
+from cg.files import atomic_path
+from cg.row_file import RowFile
 
 LABELS, DRAWS = (20, 50, 100, 400), 5
 SPACES, SIZE, BATCH, NETWORKS = ("nasbench201", "nasbench301", "nasbench101"), {"nasbench201": 32}, 16, 1000
@@ -85,43 +86,29 @@ def measure_all(space: str, size: int, count: int) -> None:
 
     torch.set_num_threads(1)
     (encoded, y, metric), (x, classes), where = networks(space, count), images(size), at_size(space, size)
-    file = _record.ROOT / "runs" / f"proxies-{space}-{size}.jsonl"
-    file.parent.mkdir(exist_ok=True)
-    rows = {r["network"]: r for r in _lines(file)}
+    store = RowFile(_record.ROOT / "runs" / f"proxies-{space}-{size}.jsonl", itemgetter("network"), "this benchmark; remove it")
     for done, name in enumerate(encoded):
-        if name in rows:
+        if store.get({"network": name}):
             continue
         began = time.process_time()
         values = measure(where.to_graph(where.decode(name)), None, x, classes, seed=0)
-        rows[name] = {"network": name, "values": {k: None if np.isnan(v) else v for k, v in values.items()},
-                      "seconds": round(time.process_time() - began, 3)}
-        with file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(plain(rows[name])) + "\n")
+        row = store.add({"network": name, "values": values, "seconds": round(time.process_time() - began, 3)})
         if done % 50 == 0:
-            print(f"{space} {size}: {done}/{count}, {rows[name]['seconds']} s", file=sys.stderr, flush=True)
+            print(f"{space} {size}: {done}/{count}, {row['seconds']} s", file=sys.stderr, flush=True)
+    rows = [store.found[name] for name in encoded]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("network", "label", *PROXIES, "seconds"))
-    for name, label in zip(encoded, y, strict=True):
-        found = [rows[name]["values"].get(k) for k in PROXIES]
-        table.writerow((name, f"{label:.6g}", *("" if v is None else f"{v:.9g}" for v in found), rows[name]["seconds"]))
+    for row, label in zip(rows, y, strict=True):
+        found = [row["values"].get(k) for k in PROXIES]
+        table.writerow((row["network"], f"{label:.6g}", *("" if v is None else f"{v:.9g}" for v in found), row["seconds"]))
     stem = f"proxies-{space}" + ("" if size == SIZE.get(space, 16) else f"-{size}")
     with atomic_path(_record.RESULTS / f"{stem}.csv.gz") as path:
         path.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
-    seconds = [rows[name]["seconds"] for name in encoded]
+    seconds = [row["seconds"] for row in rows]
     _record.write(f"record-{stem}", {"config": {
         "space": space, "label": metric, "networks": count, "image_size": size, "batch": BATCH, "seed": 0, "images": "CIFAR-10",
         "cpu_seconds_mean": round(float(np.mean(seconds)), 3), "cpu_seconds_max": max(seconds)}})
-
-
-def _lines(file: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # the process was killed while it wrote this one
-            continue
-    return found
 
 
 def read(space: str, size: int | None = None) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]] | None:

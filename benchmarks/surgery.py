@@ -24,11 +24,10 @@ groups are our reading of it, and the hinge loss takes all pairs of a mini-batch
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from operator import itemgetter
 from typing import Any
 
 import _record
@@ -37,6 +36,7 @@ import torch
 
 from cg.cells import pruned
 from cg.files import plain
+from cg.row_file import RowFile
 from evo_search import get_space, tables
 from evo_search.rivals import RIVALS
 from finetune import baselines, metrics
@@ -45,6 +45,7 @@ FIRST_SEED, LABELS, STAGE_LABELS, STAGES = 1000, (39, 78, 390, 781), (390,), 5
 SHARES, SETS, N_GROUPS = (0.001, 0.01, 0.05), ("all", "new", "valid"), 5
 # A third of the default, for time: on two other draws 200 change tau by less than 0.01 at 39 and 78 labels and add 0.01 at 390.
 MLP_EPOCHS = 60
+KEY = ("part", "predictor", "n_labels", "seed")
 Row = dict[str, Any]
 Scores = tuple[np.ndarray, float, float]  # [n], NaN where there is none; processor seconds to fit and to predict
 
@@ -216,17 +217,6 @@ def _mean(values: list[Any]) -> Any:
     return [float(numbers.mean()), float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0]
 
 
-def _kept(path: Path) -> dict[tuple[Any, ...], Row]:
-    found: dict[tuple[Any, ...], Row] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the line that was being written when the process was killed
-        found[row["part"], row["predictor"], row["n_labels"], row["seed"]] = row
-    return found
-
-
 def _short(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _short(v) for k, v in value.items()}
@@ -245,23 +235,15 @@ def main() -> None:
     parser.add_argument("--name", default="surgery")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    space, began, store, rows = Space(), time.perf_counter(), _record.ROOT / "runs" / f"{args.name}.jsonl", []
-    store.parent.mkdir(exist_ok=True)
-    kept = _kept(store)
-    if store.exists() and not store.read_bytes().endswith(b"\n"):
-        store.write_text("".join(json.dumps(r) + "\n" for r in kept.values()), encoding="utf-8")
+    space, began, rows = Space(), time.perf_counter(), []
+    store = RowFile(_record.ROOT / "runs" / f"{args.name}.jsonl", itemgetter(*KEY), "this benchmark; use another --name")
     for part in args.part or PARTS:
         measure, predictors, counts = PARTS[part]
         for n in [int(v) for v in args.labels.split(",")] if args.labels else counts:
             for name in args.predictor or predictors:
                 for seed in range(args.first_seed, args.first_seed + args.seeds):
-                    row = kept.get((part, name, n, seed))
-                    if row is None:
-                        row = _short(plain({"part": part, "predictor": name, "n_labels": n, "seed": seed,
-                                            **measure(space, name, n, seed)}))
-                        with store.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(row, allow_nan=False) + "\n")
-                    rows.append(row)
+                    head = dict(zip(KEY, (part, name, n, seed), strict=True))
+                    rows.append(store.get(head) or store.add(_short(plain(head | measure(space, name, n, seed)))))
                 line = summarize(rows[-args.seeds:])[0]
                 tau = line["valid"]["kendall"]
                 print(f"{part} {n:4} {name:16} tau {tau[0]:.3f} ± {tau[1]:.3f}  P@5% {line['valid']['p@0.05'][0]:.3f}  fit "

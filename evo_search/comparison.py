@@ -9,8 +9,6 @@ predictors, label counts or seeds computes only what is new. Drawing and writing
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from cg.cells import pruned
-from cg.errors import CGError, StorageError
-from cg.files import plain, write_text
+from cg.errors import CGError
 from cg.graphset import GraphSet
+from cg.row_file import RowFile
 from evo_search.rivals import Rival, choose
 
 Progress = Callable[[str, int, int], None]
@@ -109,7 +107,7 @@ def compare(space: str, predictors: str | Sequence[str | Rival] = "all", labels:
     labels = list(dict.fromkeys(int(n) for n in labels))
     if not labels or seeds < 1 or (n_test is not None and n_test < 2):
         raise CGError(f"need at least one label count, one seed and two test networks, got {labels}, {seeds}, {n_test}")
-    store = _Rows(None if out is None else Path(out) / "rows.jsonl")
+    store = RowFile(None if out is None else Path(out) / "rows.jsonl", _key, "a comparison; use another folder")
     pool, metric = load_pool(space, metric, pool_size) if pool is None else (pool, _label_of(pool, metric))
     if max(labels) >= len(pool) or min(labels) < 2:
         raise CGError(f"label counts must be from 2 to {len(pool) - 1}, the networks of {space} with {metric!r}; got {labels}")
@@ -121,7 +119,7 @@ def compare(space: str, predictors: str | Sequence[str | Rival] = "all", labels:
         head = {"space": space, "metric": metric, "pool": len(pool), "n_test_asked": n_test, "n_labels": n, "seed": seed,
                 "predictor": rival.name}
         row = store.get(head)
-        if row is None:
+        if row is None or "error" in row:
             if progress:
                 progress(f"{rival.name}, {n} labels", done, len(jobs))
             cache = None if out is None else Path(out) / f"{rival.name}.cache"
@@ -207,45 +205,6 @@ def _measure(rival: Rival, views: _Views, metric: str, n_labels: int, seed: int,
     except Exception as error:
         text = " ".join(str(error).split())
         return {"n_test": len(test), "error": f"{type(error).__name__}: {text}"[:500]}
-
-
-class _Rows:
-    """Rows in a file of JSON lines, one appended and flushed to the disk at a time."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.found: dict[tuple[Any, ...], Row] = {}
-        if path is None or not path.exists():
-            return
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        for i, line in enumerate(lines):
-            try:
-                row = json.loads(line)
-                if not line.endswith("\n"):
-                    raise ValueError("the line has no end")
-                self.found[_key(row)] = row
-            except (ValueError, KeyError, TypeError):
-                if i < len(lines) - 1:
-                    raise StorageError(f"{path}, line {i + 1} is not a row of a comparison; use another folder") from None
-                write_text(path, "".join(lines[:-1]))  # the process was killed while it wrote this one
-
-    def get(self, head: Mapping[str, Any]) -> Row | None:
-        """The row if it is there and did not fail."""
-        row = self.found.get(_key(head))
-        return None if row is None or "error" in row else row
-
-    def add(self, row: Row) -> None:
-        self.found[_key(row)] = row
-        if self.path is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(plain(row), allow_nan=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
