@@ -6,7 +6,7 @@ integer (an interned spec) and repeated blocks are traced once. It never imports
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from cg.spec import TABLE, NodeSpec, Shape
 from cg.vocabulary import COMMUTATIVE
 
 _CALLS: dict[tuple[Any, ...], int] = {}  # arguments of a call -> spec index; the same for the whole process
+_Trace = tuple[list[int], list[int], list[int], list[int], int]
+_TRACES: dict[tuple[Hashable, Shape], _Trace] = {}  # of ``memo``: specs, edges counted from the first node, the result
+_MAX_TRACES = 50_000  # some 20 MB
 
 
 class GraphBuilder:
@@ -244,6 +247,30 @@ class GraphBuilder:
                 before = y + shift
             return before
         return x
+
+    def memo(self, key: Hashable, block: Callable[[GraphBuilder, int], int], x: int) -> int:
+        """``block(self, x)``, traced once in the process for each ``key`` and shape of ``x`` and copied from then on.
+
+        ``key`` must say all that the block depends on, the block itself included. It uses no values but ``x`` and its own.
+        """
+        known, start = _TRACES.get((key, self.shape(x))), len(self._spec)
+        if known is not None:
+            spec, src, dst, arg, result = known
+            self._spec += spec
+            self._src += [s + start if s >= 0 else x for s in src]
+            self._dst += [d + start for d in dst]
+            self._arg += arg
+            return result + start if result >= 0 else x
+        edge = len(self._src)
+        y = block(self, x)
+        src = [s - start if s >= start else -1 for s in self._src[edge:]]
+        if any(s < start and s != x for s in [*self._src[edge:], y]):
+            raise GraphError(f"graph {self.name!r}: the block of {key!r} uses a value that is neither its argument nor its own")
+        if len(_TRACES) >= _MAX_TRACES:
+            _TRACES.clear()
+        _TRACES[key, self.shape(x)] = (self._spec[start:], src, [d - start for d in self._dst[edge:]], self._arg[edge:],
+                                       y - start if y >= start else -1)
+        return y
 
     def build(self, *outputs: int, validate: bool = True) -> Graph:
         """The graph that computes ``outputs``; nodes that they do not need are left out."""

@@ -101,7 +101,11 @@ def _act(b: GraphBuilder, x: int, act: str) -> int:
 
 
 def add_block(b: GraphBuilder, x: int, block: Block) -> int:
-    """The block's own nodes, without the addition of its input."""
+    """The block's nodes, the addition of its input included."""
+    return b.memo(block, lambda b, x: _trace_block(b, x, block), x)
+
+
+def _trace_block(b: GraphBuilder, x: int, block: Block) -> int:
     mid, y = block.c_in * block.expand, x
     if block.expand != 1:
         y = _act(b, b.batch_norm(b.conv2d(y, mid, 1)), block.act)
@@ -109,7 +113,8 @@ def add_block(b: GraphBuilder, x: int, block: Block) -> int:
     if block.se:
         gate = b.relu(b.conv2d(b.global_avg_pool(y), se_width(mid), 1, bias=True))
         y = b.mul(y, b.hard_sigmoid(b.conv2d(gate, mid, 1, bias=True)))
-    return b.batch_norm(b.conv2d(y, block.c_out, 1))
+    y = b.batch_norm(b.conv2d(y, block.c_out, 1))
+    return b.add(y, x) if block.residual else y
 
 
 def build_plan(plan: Plan, resolution: int, name: str, family: str) -> Graph:
@@ -120,8 +125,7 @@ def build_plan(plan: Plan, resolution: int, name: str, family: str) -> Graph:
     x = b.conv2d(b.input((1, 3, resolution, resolution)), plan.stem, 3, 2)
     x = _act(b, b.batch_norm(x), plan.act)
     for block in plan.blocks:
-        y = add_block(b, x, block)
-        x = b.add(y, x) if block.residual else y
+        x = add_block(b, x, block)
     if plan.expand:
         x = b.global_avg_pool(_act(b, b.batch_norm(b.conv2d(x, plan.expand, 1)), plan.act))
         x = _act(b, b.conv2d(x, plan.features, 1), plan.act)

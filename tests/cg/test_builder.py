@@ -172,6 +172,42 @@ def test_repeat_of_the_identity() -> None:
     assert b.repeat(lambda v: v, x, 9) == x
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_memo_is_the_block_itself(residual: bool) -> None:
+    """Traced for the first input of each shape, copied for the others, in this network and in the next ones."""
+    def block(b: GraphBuilder, v: int) -> int:
+        y = b.relu(b.conv2d(v, 8, kernel=1))
+        b.op("Sigmoid", [y])  # dead: the result is not the last node
+        return b.add(y, v) if residual and b.shape(v)[1] == 8 else b.conv2d(y, 8)
+
+    def net(use: bool, channels: int) -> Graph:
+        b = GraphBuilder()
+        x = first = b.input((1, channels, 8, 8))
+        for _ in range(4):
+            x = b.memo((test_memo_is_the_block_itself, residual), counted, x) if use else block(b, x)
+        return b.build(b.concat([x, b.conv2d(first, 8, kernel=1)]))
+
+    traced: list[int] = []
+
+    def counted(b: GraphBuilder, v: int) -> int:
+        traced.append(v)
+        return block(b, v)
+
+    for channels in (3, 8, 3, 8):
+        assert net(True, channels) == net(False, channels)
+    assert len(traced) <= 2
+
+
+def test_memo_of_the_identity_and_of_a_block_that_reads_other_values() -> None:
+    b = GraphBuilder()
+    outside, x = b.input((1, 4)), b.input((1, 4))
+    assert [b.memo("identity", lambda b, v: v, v) for v in (x, outside)] == [x, outside]
+    with pytest.raises(GraphError, match=r"'outside'.*neither its argument nor its own"):
+        b.memo("outside", lambda b, v: b.op("Sub", [v, outside]), x)
+    with pytest.raises(GraphError, match="neither its argument nor its own"):
+        b.memo("outside", lambda b, v: outside, x)
+
+
 def test_build_leaves_out_what_the_outputs_do_not_need() -> None:
     b = GraphBuilder(name="n", family="f")
     x, unused = b.input((1, 4)), b.input((1, 5))
