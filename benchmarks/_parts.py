@@ -51,8 +51,9 @@ def run(name: str, config: Mapping[str, Any], keys: Mapping[str, Sequence[str]],
 
 
 def line(row: Row) -> str:
-    """All of a row in short."""
-    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items() if not k.endswith("_std"))
+    """The names and numbers of a row in short."""
+    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in row.items()
+                    if not k.endswith("_std") and not isinstance(v, list))
 
 
 def summary(rows: Sequence[Row], keys: Mapping[str, Sequence[str]]) -> list[Row]:

@@ -1,146 +1,133 @@
-"""The search table: how many queries find a very good network, beside the published settings and blind searches.
+"""Every strategy on four spaces: the best value found against the number of networks asked about, 20 seeds.
 
-    python benchmarks/search.py                                     # every space, seeds 0 to 4 -> results/search.json
-    python benchmarks/search.py --space nasbench201 --strategy guided --seeds 20 --name search-201
+    python benchmarks/search.py                                     # everything -> results/search.json, about 4 hours of a core
+    python benchmarks/search.py --task nasbench201 --strategy cg --strategy random --seeds 5 --name trial
 
-Strategies: ``guided`` (our settings, CGPredictor), ``label units`` (the same, but predictions in the unit of the labels instead
-of normal scores), ``paper settings`` (EvolveConfig.paper, the same predictor, the published number of queries), ``children
-only`` (our settings, no predictor) and ``random search``. The encoder was pre-trained without the space; labels come from the
-other two families and the search's own queries. One oracle call is one query. NAS-Bench-301 is searched on its live surrogate
-and left out where that is not found.
+Tasks: NAS-Bench-101 and -201 by their tables (CIFAR-10 test accuracy, mean of the benchmark's runs: a search sees what the
+published ones see of validation), NAS-Bench-301 by its live surrogate, and Once-for-All MobileNetV3 of width 1.2 at 192, 208
+and 224 pixels by the AutoBuild surrogate of top-1. What guides a search was pre-trained and taught on the other benchmarks
+only. ``algorithm1, published`` is the search of arXiv 2302.10835 (``EvolveConfig.paper``; on Once-for-All, of which the paper
+gives no settings, those of NAS-Bench-101): its predictor is fitted once, on the random networks it begins with. ``evolution``
+is the same without a predictor. Once-for-All has two references of 20,000 queries beside it.
 
-Results are written after every run; a run that is in the file already is not done again (``--fresh`` starts over).
+One query is one network that nobody asked about before, isomorphic ones being one. Once-for-All and NAS-Bench-301 need files
+that are not shipped and are left out where these are not found. A row is kept in ``runs/<name>.jsonl`` as soon as it is there,
+so a run that was killed goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-import _record
 import numpy as np
+from _parts import Kept, Row, run
 
-from cg.errors import StorageError
-from contrastive import load_encoder
-from evo_search import evolve, get_space
-from evo_search.algorithm1 import PAPER_BUDGET, EvolveConfig, SearchResult, random_search
-from evo_search.oracles import Oracle, SurrogateOracle, TableOracle
-from evo_search.targets import FAMILIES
-from finetune import CGPredictor
+from cg.errors import CGError
+from evo_search import Strategy, Study, get_space, get_strategy
+from evo_search._evolve_config import EvolveConfig
+from evo_search.ofa import AutoBuildOracle
+from evo_search.oracles import SurrogateOracle, TableOracle
+from evo_search.rivals import choose
+from evo_search.spaces.ofa import OFAMobileNetV3Wide
+from evo_search.strategies.ours import CGConfig
+
+OFA, REFERENCE, REFERENCE_SEEDS = "ofa-mbv3-w12", 20_000, 3
+LABELS = 50  # random networks that a predictor for Once-for-All begins with
+LARGE = {"n_initial": 200, "batch_size": 200, "n_parents": 50}  # evolution of 20,000 queries
 
 
 @dataclass(frozen=True)
 class Task:
-    """One space: what to ask how often, and what counts as reached (percent; None: nothing was published)."""
+    """One space: its oracle, and the queries of a run, of strategies that cost next to nothing and of the others."""
 
-    oracle: Callable[[], Oracle]
-    budget: int
-    reach: float | None
+    oracle: Callable[[], Any]
+    cheap: int
+    dear: int
 
-
-TASKS = {"nasbench201": Task(lambda: TableOracle("nasbench201"), 90, 94.37),
-         "nasbench101": Task(lambda: TableOracle("nasbench101"), 300, 94.2),
-         "nasbench301": Task(SurrogateOracle, 150, None)}
-STRATEGIES = ("guided", "label units", "paper settings", "children only", "random search")
-MARKS = (20, 40, 60, 90, 150, 200, 300, 500, 700)  # numbers of queries after which the summary looks
+    @staticmethod
+    def space(name: str) -> Any:
+        """The search space; Once-for-All with the resolutions that its oracle knows."""
+        return OFAMobileNetV3Wide(resolutions=AutoBuildOracle.resolutions) if name == OFA else get_space(name)
 
 
-class LabelUnits:
-    """A predictor that offers a search ``predict`` alone."""
+TASKS = {"nasbench201": Task(lambda: TableOracle("nasbench201"), 300, 100),
+         "nasbench101": Task(lambda: TableOracle("nasbench101"), 700, 150),
+         "nasbench301": Task(SurrogateOracle, 800, 200),
+         OFA: Task(lambda: AutoBuildOracle("mbv3"), 300, 300)}
+CHEAP = ("random", "aging", "local", "reinforce", "nsga2", "evolution")
+DEAR = ("cg", "algorithm1", "algorithm1, published", "neural-predictor", "npenas", "brp")
+REFERENCES = ("random, 20,000 queries", "evolution, 20,000 queries")
 
-    def __init__(self, predictor: CGPredictor) -> None:
-        self.fit, self.predict = predictor.fit, predictor.predict
+
+def strategy(task: str, name: str) -> Strategy:
+    """A strategy as the task has it; settings are the strategies' own where nothing is said here."""
+    published = EvolveConfig.paper(task if task != OFA else "nasbench101")
+    if name in ("evolution", "algorithm1, published"):
+        settings = published if task != OFA else replace(published, batch_size=10)
+        return get_strategy("algorithm1", predictor=default(task) if name != "evolution" else None, settings=settings)
+    if name == REFERENCES[1]:
+        return get_strategy("algorithm1", predictor=None, settings=EvolveConfig(**LARGE))
+    if name == "algorithm1":
+        settings = replace(EvolveConfig(), n_initial=LABELS if task == OFA else EvolveConfig().n_initial)
+        return get_strategy(name, predictor=default(task), settings=settings)
+    if name == "cg":
+        return get_strategy(name, settings=CGConfig(n_initial=LABELS) if task == OFA else CGConfig())
+    return get_strategy(name.split(",")[0])
 
 
-def budget_of(space: str, strategy: str) -> int:
+def default(task: str) -> Any:
+    """``CGPredictor`` that has seen nothing of the space's own family."""
+    return choose("default")[0].make(0, Task.space(task).family)
+
+
+def budget(task: str, name: str) -> int:
     """Queries of one run."""
-    return PAPER_BUDGET.get(space, TASKS[space].budget) if strategy == "paper settings" else TASKS[space].budget
+    if name in REFERENCES:
+        return REFERENCE
+    return TASKS[task].cheap if name in (*CHEAP, "algorithm1, published") else TASKS[task].dear
 
 
-def search(space: str, strategy: str, seed: int, oracle: Oracle, encoder: Any) -> SearchResult:
-    """One run."""
-    where, budget = get_space(space), budget_of(space, strategy)
-    if strategy == "random search":
-        return random_search(where, oracle, budget, seed)
-    if strategy == "children only":
-        return evolve(where, oracle, None, budget=budget, seed=seed)
-    predictor: Any = CGPredictor(encoder, [f for f in FAMILIES if f != space], seed)
-    if strategy == "label units":
-        predictor = LabelUnits(predictor)
-    config = EvolveConfig.paper(space) if strategy == "paper settings" else EvolveConfig()
-    return evolve(where, oracle, predictor, budget=budget, seed=seed, config=config)
-
-
-def row(space: str, strategy: str, seed: int, oracle: Oracle, result: SearchResult, seconds: float) -> dict[str, Any]:
-    """What is kept of one run; ``best_so_far`` holds the queries (from 1) after which the best rose, and to what."""
-    curve, reach = result.curve, TASKS[space].reach
-    rises = np.flatnonzero(np.diff(curve, prepend=-np.inf) > 0)
-    reached = np.flatnonzero(curve >= reach) if reach is not None else np.zeros(0, int)
-    return {"space": space, "strategy": strategy, "seed": seed, "queries": result.queries, "best_value": result.best_value,
-            "optimum": getattr(oracle, "best_possible", None), "best": result.best_encoded,
-            "queries_to_reach": int(reached[0]) + 1 if len(reached) else None, "seconds": round(seconds, 1),
-            "best_so_far": {int(i) + 1: round(float(curve[i]), 5) for i in rises}}
-
-
-def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line per space and strategy, over its seeds."""
-    out = []
-    for space, task in TASKS.items():
-        for strategy in STRATEGIES:
-            mine = [r for r in rows if (r["space"], r["strategy"]) == (space, strategy)]
-            if not mine:
+def runs(task: str, names: tuple[str, ...], seeds: int, kept: Kept) -> Iterator[Row]:
+    """Rows of one task; ``best_so_far``: the queries (from 1) after which the best rose, and to what."""
+    try:
+        oracle = TASKS[task].oracle()
+    except CGError as error:
+        print(f"{task} is left out: {error}", file=sys.stderr)
+        return
+    for name in names:
+        for seed in range(min(seeds, REFERENCE_SEEDS) if name in REFERENCES else seeds):
+            row: Row = {"part": task, "strategy": name, "seed": seed}
+            if kept(row):
                 continue
-            best = np.array([r["best_value"] for r in mine])
-            needed = [r["queries_to_reach"] for r in mine if r["queries_to_reach"] is not None]
-            budget = min(r["queries"] for r in mine)
-            after = {n: round(float(np.mean([max(v for q, v in r["best_so_far"].items() if int(q) <= n) for r in mine])), 4)
-                     for n in MARKS if n <= budget}
-            out.append({"space": space, "strategy": strategy, "seeds": len(mine), "queries": budget, "reach": task.reach,
-                        "reached": len(needed) if task.reach is not None else None,
-                        "queries_to_reach": sorted(needed), "best_mean": round(float(best.mean()), 4),
-                        "best_std": round(float(best.std(ddof=1)), 4) if len(best) > 1 else None,
-                        "best_worst": float(best.min()), "best_best": float(best.max()), "mean_best_after": after,
-                        "seconds_mean": round(float(np.mean([r["seconds"] for r in mine])), 1)})
-    return out
+            began = time.process_time()
+            study = Study(Task.space(task), strategy(task, name), seed=seed)
+            study.run(oracle, budget(task, name))
+            curve, best = study.curve(), study.best()
+            rises = np.flatnonzero(np.diff(curve, prepend=-np.inf) > 0)
+            yield {**row, "queries": len(study), "best_value": float(curve[-1]), "cpu_seconds": time.process_time() - began,
+                   "optimum": getattr(oracle, "best_possible", None), "best": best.genome if best else None,
+                   "best_so_far": [[int(i) + 1, round(float(curve[i]), 5)] for i in rises]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--space", choices=tuple(TASKS), action="append")
-    parser.add_argument("--strategy", choices=STRATEGIES, action="append")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--task", choices=tuple(TASKS), action="append", help="several times for several; else all")
+    parser.add_argument("--strategy", choices=(*CHEAP, *DEAR, *REFERENCES), action="append")
+    parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--name", default="search")
-    parser.add_argument("--fresh", action="store_true")
     args = parser.parse_args()
-    file = _record.RESULTS / f"{args.name}.json"
-    rows: list[dict[str, Any]] = []
-    if file.exists() and not args.fresh:
-        rows = json.loads(file.read_text())["rows"]
-    done = {(r["space"], r["strategy"], r["seed"]) for r in rows}
-    for space in args.space or TASKS:
-        try:
-            oracle = TASKS[space].oracle()
-        except StorageError as error:
-            print(f"{space}: left out, {error}", file=sys.stderr)
-            continue
-        encoder = load_encoder(f"default-without-{space}")
-        for strategy in args.strategy or STRATEGIES:
-            for seed in range(args.seeds):
-                if (space, strategy, seed) in done:
-                    continue
-                began = time.perf_counter()
-                result = search(space, strategy, seed, oracle, encoder)
-                rows.append(row(space, strategy, seed, oracle, result, time.perf_counter() - began))
-                settings = {"default": asdict(EvolveConfig()), "paper": {s: asdict(EvolveConfig.paper(s)) for s in TASKS}}
-                _record.write(args.name, {"oracles": {s: TASKS[s].oracle().describe() for s in {r["space"] for r in rows}},
-                                          "settings": settings, "summary": summarize(rows), "rows": rows})
-                print(f"{space:12} {strategy:14} seed {seed}: {result.best_value:.4f} after {result.queries} queries, reached "
-                      f"after {rows[-1]['queries_to_reach']}, {rows[-1]['seconds']} s", flush=True)
+    parts = {}
+    for task in args.task or TASKS:
+        names = tuple(args.strategy or (*CHEAP, *(REFERENCES if task == OFA else ()), *DEAR))
+        parts[task] = partial(runs, task, names, args.seeds)
+    run(args.name, {"tasks": {t: {"cheap": k.cheap, "dear": k.dear} for t, k in TASKS.items()}, "reference": REFERENCE,
+                    "labels": LABELS, "large": LARGE}, dict.fromkeys(TASKS, ("strategy",)), parts)
 
 
 if __name__ == "__main__":
