@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,14 @@ from cg.cells import Cell
 from cg.graph import Graph
 from cg.graphset import GraphSet
 from evo_search.comparison import load_pool
+from evo_search.oracles import shared_folder
 from evo_search.spaces import get_space
 from evo_search.tables import load
 from finetune.baselines import NativeEncoding, RandomForestPredictor
 from finetune.metrics import kendall, spearman
 from finetune.predictor import CGPredictor
 
-FILE = (Path(os.environ.get("CGTRANSFER_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "latency"
-        / "nb201_help_latency.csv.gz")
+FILE = shared_folder() / "data" / "latency" / "nb201_help_latency.csv.gz"
 Row = dict[str, Any]
 
 

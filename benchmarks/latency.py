@@ -15,17 +15,16 @@ import argparse
 import csv
 import gzip
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import _record
 import numpy as np
 
 from evo_search import get_space
+from evo_search.oracles import shared_folder
 from finetune.baselines import BRPLatencyGCN, FlopsLatency, LayerwiseLatency
 from finetune.metrics import spearman, within_error_bound
 
@@ -35,8 +34,7 @@ HELD_BACK = 1000  # training and validation networks of the paper
 # it see the network that is left without them, as published.
 METHODS = ("BRPLatencyGCN", "BRPLatencyGCN-all", "LayerwiseLatency", "LayerwiseLatency-all", "FlopsLatency")
 KEY = ("device", "labels", "seed", "method", "epochs", "width")
-FILE = (Path(os.environ.get("CGTRANSFER_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data" / "latency"
-        / "nb201_help_latency.csv.gz")
+FILE = shared_folder() / "data" / "latency" / "nb201_help_latency.csv.gz"
 
 
 def main() -> None:

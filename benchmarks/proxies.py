@@ -19,12 +19,10 @@ import argparse
 import csv
 import gzip
 import io
-import os
 import sys
 import time
 from collections.abc import Sequence
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import _record
@@ -33,10 +31,10 @@ import numpy as np
 from cg.errors import StorageError
 from cg.files import atomic_path
 from cg.row_file import RowFile
+from evo_search.oracles import shared_folder
 
 LABELS, DRAWS = (20, 50, 100, 400), 5
 SPACES, SIZE, BATCH, NETWORKS = ("nasbench201", "nasbench301", "nasbench101"), {"nasbench201": 32}, 16, 1000
-SHARED = Path(os.environ.get("CGTRANSFER_SHARED", _record.ROOT.parent / "shared"))
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training images, by channel
 
 
@@ -59,7 +57,7 @@ def images(size: int, batch: int = BATCH) -> tuple[Any, Any]:
     """Random CIFAR-10 training images, normalised, float32 ``[batch, 3, size, size]`` (size 32 or 16), and classes."""
     import torch
 
-    path = SHARED / "data" / "images" / "cifar10_subset.npz"
+    path = shared_folder() / "data" / "images" / "cifar10_subset.npz"
     if not path.exists():
         raise StorageError(f"{path} is not there; set CGTRANSFER_SHARED to the folder that holds data/images")
     with np.load(path) as file:

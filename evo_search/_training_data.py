@@ -9,18 +9,21 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cg.errors import CGError, StorageError
+from evo_search._images import class_folders, image_files, open_image
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 AUGMENTS = ("auto", "crop-flip", "flip", "none")
 SMALL = 64  # the widest image that "auto" crops and flips
 _MEMORY = 4 << 30
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -239,35 +242,25 @@ def _read_npz(path: Path) -> tuple[Part, Part | None]:
 def _read_folder(path: Path, size: int) -> tuple[Part, Part | None]:
     """Folders ``train`` and ``val`` of one folder a class, or the class folders themselves."""
     if (path / "train").is_dir():
-        classes = _classes(path / "train")
+        classes = class_folders(path / "train")
         val = _read_images(path / "val", classes, size) if (path / "val").is_dir() else None
         return _read_images(path / "train", classes, size), val
-    return _read_images(path, _classes(path), size), None
-
-
-def _classes(path: Path) -> list[str]:
-    found = sorted(p.name for p in path.iterdir() if p.is_dir())
-    if len(found) < 2:
-        raise StorageError(f"{path} must hold one folder of images for each of at least 2 classes, it has {len(found)}")
-    return found
+    return _read_images(path, class_folders(path), size), None
 
 
 def _read_images(path: Path, classes: list[str], size: int) -> Part:
     """All images, the shorter side scaled to ``size`` pixels and the middle cut out, in colour."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise CGError("reading images needs Pillow: pip install pillow") from None
-    files = [(file, c) for c, name in enumerate(classes) for file in sorted((path / name).rglob("*"))
-             if file.suffix.lower() in _SUFFIXES]
+    files = [(file, c) for c, name in enumerate(classes) for file in image_files(path / name)]
     if len(files) * 3 * size * size > _MEMORY:
         raise CGError(f"{len(files):,} images of {size} x {size} in {path} are too many for the memory; give a torch Dataset")
     x = np.empty((len(files), 3, size, size), np.uint8)
     for i, (file, _) in enumerate(files):
-        try:
-            with Image.open(file) as image:
-                fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-            x[i] = np.asarray(fitted).transpose(2, 0, 1)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise StorageError(f"cannot read image {file}: {error}") from None
+        x[i] = _fitted(open_image(file), size).transpose(2, 0, 1)
     return _part(x, np.array([c for _, c in files], np.int64), "image")
+
+
+def _fitted(image: Image.Image, size: int) -> np.ndarray:
+    from PIL import Image as Pil
+    from PIL import ImageOps
+
+    return np.asarray(ImageOps.fit(image, (size, size), Pil.Resampling.BILINEAR))

@@ -32,7 +32,7 @@ def test_networks_are_valid_labelled_and_a_smaller_number_is_a_prefix() -> None:
 
 
 def test_images_are_normalised_and_small_ones_are_means_of_four_pixels(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "SHARED", shared)
+    monkeypatch.setenv("CGTRANSFER_SHARED", str(shared))
     large, classes = benchmark.images(32, 64)
     small, again = benchmark.images(16, 64)
     assert large.shape == (64, 3, 32, 32)
@@ -46,7 +46,7 @@ def test_images_are_normalised_and_small_ones_are_means_of_four_pixels(shared: P
 def test_a_run_goes_on_and_reads_back_what_it_wrote(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from finetune import proxies
 
-    monkeypatch.setattr(benchmark, "SHARED", shared)
+    monkeypatch.setenv("CGTRANSFER_SHARED", str(shared))
     monkeypatch.setattr(_record, "ROOT", tmp_path)
     monkeypatch.setattr(_record, "RESULTS", tmp_path)
     calls = []

@@ -6,13 +6,11 @@ arguments, e.g. ``my-space = "my_package.space:MySpace"``. Built-in names cannot
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cg.errors import CGError
+from evo_search._registry import Registry
 from evo_search.spaces._base import SearchSpace
 
 ENTRY_POINT_GROUP = "cg.spaces"
@@ -29,23 +27,18 @@ BUILT_IN = {
     "proxylessnas": "evo_search.spaces.proxylessnas:ProxylessNAS",
     "nats-size": "evo_search.spaces.nats_size:NATSBenchSize",
 }
+_SPACES: Registry[SearchSpace[Any]] = Registry("search space", ENTRY_POINT_GROUP, BUILT_IN, SearchSpace, CGError)
 __all__ = ["BUILT_IN", "ENTRY_POINT_GROUP", "SearchSpace", "get_space", "list_spaces"]
-
-
-def _registered() -> dict[str, EntryPoint]:
-    return {e.name: e for e in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 def list_spaces() -> list[str]:
     """Sorted names that ``get_space`` accepts."""
-    return sorted({*BUILT_IN, *_registered()})
+    return _SPACES.names()
 
 
 @cache
 def _built_in(name: str) -> SearchSpace[Any]:
-    module, _, attribute = BUILT_IN[name].partition(":")
-    space: SearchSpace[Any] = getattr(import_module(module), attribute)()
-    return space
+    return _SPACES.make(name)
 
 
 def get_space(name: str) -> SearchSpace[Any]:
@@ -53,17 +46,4 @@ def get_space(name: str) -> SearchSpace[Any]:
 
     Raises ``CGError`` for an unknown name, and for a registered one that cannot be loaded or is not a ``SearchSpace``.
     """
-    if name in BUILT_IN:
-        return _built_in(name)
-    entry = _registered().get(name)
-    if entry is None:
-        close = get_close_matches(name, list_spaces(), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise CGError(f"there is no search space {name!r}{hint}. Known: {', '.join(list_spaces())}")
-    try:
-        space = entry.load()()
-    except Exception as error:
-        raise CGError(f"search space {name!r} ({entry.value!r}) cannot be loaded: {error!r}") from error
-    if not isinstance(space, SearchSpace):
-        raise CGError(f"search space {name!r} ({entry.value!r}) gives a {type(space).__name__}, not a SearchSpace")
-    return space
+    return _built_in(name) if name in BUILT_IN else _SPACES.make(name)

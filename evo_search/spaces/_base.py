@@ -97,13 +97,13 @@ class SearchSpace(ABC, Generic[G]):
         """The choices that make the valid genome ``a``, -1 where a choice means nothing for it."""
         raise CGError(f"{self.name} does not write its genomes as a list of choices, each with a fixed number of options")
 
-    @abstractmethod
     def count_params(self, a: G) -> int:
-        """Trained scalars of ``to_torch(a)``, in closed form: the number that the benchmark publishes."""
+        """Trained scalars of ``to_torch(a)``: the number that the benchmark publishes. Built-in spaces have a closed form."""
+        return self.to_graph(a).params
 
-    @abstractmethod
     def node_counts(self) -> dict[str, int]:
         """Graph nodes that one use of each operation makes; joins (Add, Concat) are not counted."""
+        raise CGError(f"{self.name} does not say how many nodes its operations make")
 
     @abstractmethod
     def to_graph(self, a: G) -> Graph:

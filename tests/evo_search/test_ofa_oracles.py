@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import pytest
 
 from cg.errors import CGError, StorageError
 from evo_search.ofa import FAMILIES, METRICS, AutoBuildOracle, SubNet, TutorialOracle
-from evo_search.oracles import Oracle, OracleError
+from evo_search.oracles import Oracle, OracleError, shared_folder
 from finetune.metrics import spearman
 
-FOLDER = Path(os.environ.get("CGTRANSFER_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "ofa"
+FOLDER = shared_folder() / "data" / "ofa"
 needs_shared = pytest.mark.skipif(not FOLDER.is_dir(), reason="the weights (../shared/data/ofa) are not here")
 PN = ("3-5-7-0-3-7-7-0-3-5-7-0-3-7-3-3-5-7-0-0-7-0-0-0,4-4-6-0-6-6-6-0-6-3-3-0-6-3-3-3-4-6-0-0-3-0-0-0,3-3-3-4-2-1,192")
 

@@ -1,14 +1,13 @@
 """Spaces of Once-for-All, ProxylessNAS and NATS-Bench size: published counts, edits, texts, and builder against torch module.
 
 Expected values come from the measured table of sub-networks, from torch itself, from timm, or from public records named beside
-them, never from the code under test. What every space shares with those of test_spaces.py is checked here for these.
+them, never from the code under test. That genomes survive text and pickle and follow a seed is checked in test_spaces.py.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
-import os
 import pickle
 import subprocess
 import sys
@@ -17,9 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import space_contract as contract
+from space_contract import meta_net, n_params
 
 from cg.errors import CGError
 from evo_search.ofa import SubNet
+from evo_search.oracles import shared_folder
 from evo_search.spaces import get_space, list_spaces
 from evo_search.spaces._mbconv import make_divisible
 from evo_search.spaces.nats_size import CHANNELS
@@ -27,7 +29,7 @@ from evo_search.spaces.ofa import OFAMobileNetV3, OFAMobileNetV3Wide, OFAProxyle
 from evo_search.spaces.ofa_resnet import GenomeResNet, OFAResNet50
 from evo_search.spaces.proxylessnas import ProxylessNAS
 
-SHARED = Path(os.environ.get("CGTRANSFER_SHARED", Path(__file__).parents[3] / "shared")) / "data"
+SHARED = shared_folder() / "data"
 OFA = ["ofa-mbv3", "ofa-mbv3-w12", "ofa-proxyless"]
 ALL = [*OFA, "ofa-resnet50", "proxylessnas", "nats-size"]
 NATIVE_WIDTH = dict(zip(ALL, (145, 145, 151, 81, 144, 40), strict=True))
@@ -37,17 +39,6 @@ MOBILE = "0:1066:2011:5111:4111:5522:5"  # ProxylessNAS-Mobile
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(11)
-
-
-def meta_net(space, a):
-    import torch
-
-    with torch.device("meta"):
-        return space.to_torch(a).eval()
-
-
-def n_params(net) -> int:
-    return sum(p.numel() for p in net.parameters())
 
 
 # ---- published numbers -------------------------------------------------------------------------------------------
@@ -287,30 +278,6 @@ def test_nodes_per_operation_explain_the_size_of_every_ofa_mobilenetv3(rng) -> N
 # ---- genomes -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_samples_are_valid_hashable_and_survive_text_and_pickle(name: str, rng) -> None:
-    space = get_space(name)
-    for _ in range(200):
-        a = space.sample(rng)
-        assert space.is_valid(a)
-        assert space.decode(space.encode(a)) == a
-        assert hash(pickle.loads(pickle.dumps(a))) == hash(a)
-    assert type(pickle.loads(pickle.dumps(space))) is type(space)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_same_seed_gives_same_genomes(name: str) -> None:
-    space = get_space(name)
-
-    def run(seed: int) -> list[str]:
-        rng = np.random.default_rng(seed)
-        a, b = space.sample(rng), space.sample(rng)
-        return [space.encode(v) for v in (a, b, space.mutate(a, rng), space.crossover(a, b, rng))]
-
-    assert run(3) == run(3)
-    assert run(3) != run(4)
-
-
 def genes(name: str, a) -> dict[tuple, object]:
     """The choices of a genome by name; blocks that are absent have none."""
     if isinstance(a, SubNet):
@@ -518,11 +485,7 @@ def test_bad_text_is_refused_with_the_bad_part(name: str, text: str, message: st
 ])
 def test_invalid_genomes_are_refused_with_the_broken_rule(name: str, genome: object, message: str) -> None:
     space = get_space(name)
-    a = space.decode(genome) if isinstance(genome, str) else genome
-    assert not space.is_valid(a)
-    for use in (space.to_graph, space.to_torch, lambda v: space.mutate(v, np.random.default_rng(0))):
-        with pytest.raises(CGError, match=message):
-            use(a)
+    contract.refuses(space, space.decode(genome) if isinstance(genome, str) else genome, message)
 
 
 def test_spaces_are_known_by_name_and_build_graphs_without_importing_torch() -> None:
