@@ -5,6 +5,7 @@
 
 Parts (what is inside the clock): ``build`` genome -> graph + features + spectrum, one core, fresh networks (peer: tracing
 the torch module); ``spectrum`` (peer: numpy's dense solver); ``predict`` CGPredictor.predict on ready graphs, 2 threads;
+``score`` 100,000 Once-for-All networks from genome to score in chunks of 5,000, 2 threads;
 ``pretrain`` optimiser steps of both configurations after a warm-up step, 2 threads; ``import`` a fresh
 interpreter's ``import cg``; ``memory`` peak RSS of preparing and training on 60,000 graphs, in a process of its own.
 """
@@ -28,6 +29,7 @@ from cg.spectra import dense_spectrum
 from evo_search import get_space
 
 SPACES = ("nasbench201", "nasbench101", "nasbench301")
+SCORED = 100_000
 
 
 def best_of(times: int, work: Callable[[], None]) -> float:
@@ -115,6 +117,31 @@ def predict() -> dict[str, Any]:
     return out
 
 
+def score() -> dict[str, Any]:
+    """Seconds from genome to score, with and without the encoder, and how well both order networks that are not labelled."""
+    import torch
+
+    from evo_search.ofa import AutoBuildOracle
+    from evo_search.spaces.ofa import OFAMobileNetV3Wide
+    from finetune import CGPredictor
+    from finetune.metrics import spearman
+
+    torch.set_num_threads(2)
+    space, rng = OFAMobileNetV3Wide(resolutions=AutoBuildOracle.resolutions), np.random.default_rng(0)
+    genomes, oracle = [space.sample(rng) for _ in range(SCORED + 50)], AutoBuildOracle("mbv3")
+    labels = np.array([oracle(a) for a in genomes[:1050]])
+    out: dict[str, Any] = {"networks": SCORED}
+    for name, encoder in (("seconds", None), ("seconds_with_encoder", "default")):
+        model = CGPredictor(encoder).fit([space.to_graph(a) for a in genomes[:50]], labels[:50])
+        model.predict([space.to_graph(a) for a in genomes[:100]])
+        began, scores = time.perf_counter(), []
+        for start in range(50, SCORED + 50, 5000):
+            scores.append(model.predict([space.to_graph(a) for a in genomes[start:start + 5000]]))
+        out[name] = time.perf_counter() - began
+        out[name.replace("seconds", "spearman")] = spearman(labels[50:], np.concatenate(scores)[:1000])
+    return out
+
+
 def _trace(models: Any) -> None:
     from extract import from_torch
 
@@ -187,7 +214,8 @@ def memory() -> dict[str, Any]:
     return out
 
 
-PARTS = {"build": build, "spectrum": solver, "predict": predict, "pretrain": training, "import": imports, "memory": memory}
+PARTS = {"build": build, "spectrum": solver, "predict": predict, "score": score, "pretrain": training, "import": imports,
+         "memory": memory}
 
 
 def main() -> None:
