@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from evo_search.algorithm1 import evolve, random_search
     from evo_search.cgspace import CGSpace
     from evo_search.objectives import Constraint
+    from evo_search.search_page import search_report
     from evo_search.spaces import get_space, list_spaces
     from evo_search.strategies import Proposal, Strategy, get_strategy, list_strategies
     from evo_search.study import Study
@@ -29,9 +30,10 @@ _HOME = {
     "get_strategy": "evo_search.strategies",
     "list_spaces": "evo_search.spaces",
     "list_strategies": "evo_search.strategies",
+    "search_report": "evo_search.search_page",
 }
 __all__ = ["CGSpace", "Constraint", "Proposal", "Strategy", "Study", "evolve", "get_space", "get_strategy", "list_spaces",
-           "list_strategies", "random_search"]
+           "list_strategies", "random_search", "search_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ This file must not know about oracles, histories or predictors.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,14 +57,17 @@ class CandidateMaker:
         space: sampling, mutation, crossover and validity.
         cache: identities of genomes.
         accept: ``valid genome -> bool``; others are left out. By default all are taken.
+        asked: keys of networks that were asked about; what a parent that was not was made from takes its place in ``parents``.
     """
 
-    def __init__(self, space: SearchSpace[Any], cache: GraphCache, accept: Callable[[Any], bool] | None = None) -> None:
-        self._space, self._cache, self._accept = space, cache, accept
+    def __init__(self, space: SearchSpace[Any], cache: GraphCache, accept: Callable[[Any], bool] | None = None,
+                 asked: Collection[str] = ()) -> None:
+        self._space, self._cache, self._accept, self._asked = space, cache, accept, asked
+        self._made: dict[str, tuple[Any, ...]] = {}  # key of a network made here -> its parents
 
     def random(self, n: int, taken: set[str], rng: np.random.Generator) -> dict[str, Any]:
         """Up to ``n`` random networks, key -> genome, in the order they were found; adds their keys to ``taken``."""
-        return self._collect(n, taken, lambda: self._space.sample(rng))
+        return self._collect(n, taken, lambda: (self._space.sample(rng), ()))
 
     def children(self, parents: Sequence[Any], n: int, taken: set[str], rng: np.random.Generator, *,
                  crossover_rate: float, max_edits: int) -> dict[str, Any]:
@@ -73,24 +76,37 @@ class CandidateMaker:
         A child is a crossover of two different parents with probability ``crossover_rate``, else a parent after 1 to
         ``max_edits`` one-edit mutations, small numbers of edits being likelier (each further edit with probability ½).
         """
-        def make() -> Any:
+        def make() -> tuple[Any, tuple[Any, ...]]:
             if len(parents) > 1 and rng.random() < crossover_rate:
                 a, b = rng.choice(len(parents), 2, replace=False)
-                return self._space.crossover(parents[a], parents[b], rng)
-            child = parents[int(rng.integers(len(parents)))]
+                return self._space.crossover(parents[a], parents[b], rng), (parents[a], parents[b])
+            parent = child = parents[int(rng.integers(len(parents)))]
             for _ in range(min(int(rng.geometric(0.5)), max_edits)):
                 child = self._space.mutate(child, rng)
-            return child
+            return child, (parent,)
 
         return self._collect(n, taken, make) if parents else {}
 
-    def _collect(self, n: int, taken: set[str], make: Callable[[], Any]) -> dict[str, Any]:
+    def parents(self, key: str) -> tuple[Any, ...]:
+        """Genomes that a network made here was made from; empty for a random one and for one made elsewhere."""
+        return self._made.get(key, ())
+
+    def asked_parents(self, parents: Sequence[Any]) -> tuple[Any, ...]:
+        """``parents``, each that was made here and not asked about replaced by its own parents; each once."""
+        found: dict[str, Any] = {}
+        for genome in parents:
+            key = self._cache.key(genome)
+            for origin in (genome,) if key in self._asked else self._made.get(key, (genome,)):
+                found.setdefault(self._cache.key(origin), origin)
+        return tuple(found.values())
+
+    def _collect(self, n: int, taken: set[str], make: Callable[[], tuple[Any, tuple[Any, ...]]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         tried: set[Any] = set()
         for _ in range(TRIES_PER_CANDIDATE * n):
             if len(found) >= n:
                 break
-            genome = make()
+            genome, parents = make()
             if genome in tried:
                 continue
             tried.add(genome)
@@ -100,4 +116,5 @@ class CandidateMaker:
             if key not in taken:
                 taken.add(key)
                 found[key] = genome
+                self._made[key] = self.asked_parents(parents)  # now, while nothing else was made under the parents' keys
         return found

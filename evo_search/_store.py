@@ -25,7 +25,7 @@ from cg.errors import CGError, StorageError
 from evo_search._process import _start_time
 from evo_search.history import HistoryError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _LOCKS = 20231  # first half of our PostgreSQL advisory locks; the second is the study's id, 0 for the schema
 
 _tables = sql.MetaData()
@@ -37,12 +37,13 @@ studies = sql.Table(
     sql.Column("revision", sql.Integer, nullable=False), sql.Column("writer", sql.Text))
 plans = sql.Table(
     "cg_plans", _tables, sql.Column("study", sql.ForeignKey("cg_studies.id"), primary_key=True),
-    sql.Column("number", sql.Integer, primary_key=True), sql.Column("rng_state", sql.Text, nullable=False))
+    sql.Column("number", sql.Integer, primary_key=True), sql.Column("rng_state", sql.Text, nullable=False),
+    sql.Column("wall_s", sql.Double, nullable=False))
 trials = sql.Table(
     "cg_trials", _tables, sql.Column("study", sql.ForeignKey("cg_studies.id"), primary_key=True),
     sql.Column("step", sql.Integer, primary_key=True), sql.Column("generation", sql.Integer, nullable=False),
     sql.Column("genome", sql.Text, nullable=False), sql.Column("key", sql.Text, nullable=False),
-    sql.Column("source", sql.Text, nullable=False),
+    sql.Column("source", sql.Text, nullable=False), sql.Column("origin", sql.Text, nullable=False),
     sql.Column("status", sql.Text, sql.CheckConstraint("status IN ('planned', 'ok', 'failed')"), nullable=False),
     sql.Column("value", sql.Double), sql.Column("measured", sql.Text), sql.Column("wall_s", sql.Double),
     sql.Column("error", sql.Text), sql.Column("log", sql.Text), sql.UniqueConstraint("study", "key"),
@@ -59,11 +60,13 @@ _ANSWER = sql.update(trials).where((trials.c.study == _study) & (trials.c.step =
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a study's rows said: settings, newest generation ``(number, generator state)``, rows of all its trials by step."""
+    """What a study's rows said: settings, newest generation ``(number, generator state)``, rows of all its trials by step, and
+    the seconds that all generations took to plan."""
 
     config: dict[str, Any] | None
     plan: tuple[int, dict[str, Any]] | None
     trials: Sequence[Any]
+    plan_s: float
 
 
 class Store:
@@ -119,7 +122,8 @@ class Store:
                 raise StorageError(f"{self.text} lacks the tables {sorted(ours - found)}; use another one")
             version = self.connection.execute(sql.select(meta.c.value).where(meta.c.key == "format_version")).scalar()
             if version != str(FORMAT_VERSION):
-                raise StorageError(f"{self.text} has format version {version}, this program reads {FORMAT_VERSION}")
+                raise StorageError(f"{self.text} has format version {version}, this program reads {FORMAT_VERSION}; "
+                                   "start again in a new one")
 
     def _open_study(self, name: str, create: bool) -> None:
         with self.connection.begin():
@@ -143,11 +147,13 @@ class Store:
                                               .where(studies.c.id == self._study)).one()
                 plan = self.connection.execute(sql.select(plans.c.number, plans.c.rng_state).where(
                     plans.c.study == self._study).order_by(plans.c.number.desc()).limit(1)).first()
+                plan_s = self.connection.execute(sql.select(sql.func.sum(plans.c.wall_s)).where(
+                    plans.c.study == self._study)).scalar()
                 rows = self.connection.execute(sql.select(trials).where(
                     trials.c.study == self._study).order_by(trials.c.step)).mappings().all()
             self._revision = int(row.revision)
             return Loaded(None if row.config is None else json.loads(row.config),
-                          None if plan is None else (int(plan.number), json.loads(plan.rng_state)), rows)
+                          None if plan is None else (int(plan.number), json.loads(plan.rng_state)), rows, float(plan_s or 0.0))
         except (exc.SQLAlchemyError, ValueError) as e:
             raise StorageError(f"{self.text} is not a usable search history ({_reason(e)}); use another one") from e
 
@@ -176,10 +182,12 @@ class Store:
             raise StorageError(f"cannot write {self.text}: {_reason(e)}") from e
         self._revision += 1
 
-    def save_plan(self, number: int, rng_state: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write a generation: its number, generator state, and a planned trial for each row (``step, genome, key, source``)."""
+    def save_plan(self, number: int, rng_state: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], wall_s: float) -> None:
+        """Write a generation: its number, generator state, seconds, and a planned trial for each row (``step, genome, key,
+        source, origin``)."""
         new = [{"study": self._study, "generation": number, "status": "planned", **row} for row in rows]
-        self.write((sql.insert(plans), {"study": self._study, "number": number, "rng_state": json.dumps(rng_state)}),
+        self.write((sql.insert(plans), {"study": self._study, "number": number, "rng_state": json.dumps(rng_state),
+                                         "wall_s": wall_s}),
                    *([(sql.insert(trials), new)] if new else []))
 
     def set(self, column: str, value: str | None) -> None:
@@ -226,13 +234,14 @@ class Store:
         self._engine.dispose()
 
 
-def study_names(where: str | Path) -> list[str]:
-    """Names of the studies in a database, sorted. Raises ``StorageError`` as ``Store`` does."""
+def settings(where: str | Path) -> dict[str, dict[str, Any] | None]:
+    """``config`` of every study in a database, ``None`` before it was begun. Raises ``StorageError`` as ``Store`` does."""
     _, text, engine = _engine(where, create=False)
     try:
         with engine.connect() as connection:
-            return list(connection.execute(sql.select(studies.c.name).order_by(studies.c.name)).scalars())
-    except exc.DBAPIError as e:
+            rows = connection.execute(sql.select(studies.c.name, studies.c.config)).all()
+        return {row.name: None if row.config is None else json.loads(row.config) for row in rows}
+    except (exc.DBAPIError, ValueError) as e:
         raise StorageError(f"{text} is not a usable search history ({_reason(e)})") from e
     finally:
         engine.dispose()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from cg.files import plain, write_json, write_text
+from cg.files import write_json, write_text
+from evo_search import _page
 from evo_search.comparison import Comparison
-from evo_search.report_page import _SCRIPT, _STYLE, _figure
 
 COLUMNS = ("predictor", "n_labels", "draws", "failed", "spearman", "spearman_std", "kendall", "kendall_std", "fit_s",
            "fit_s_std", "predict_s", "predict_s_std", "error")
@@ -77,7 +76,7 @@ def figure(summary: Sequence[dict[str, Any]], criterion: str) -> dict[str, Any]:
             "line": {"color": colour, "dash": _DASHES[i // len(_COLOURS) % len(_DASHES)], "width": 4 if name == OURS else 2},
             "error_y": {"type": "data", "array": [s[f"{criterion}_std"] or 0.0 for s in mine], "thickness": 1, "width": 3},
             "hovertemplate": f"{name}<br>%{{x}} labels: %{{y:.3f}}<extra></extra>"})
-    found = _figure(traces, "labelled networks", axis)
+    found = _page.figure(traces, "labelled networks", axis)
     counts = sorted({s["n_labels"] for s in summary})
     found["layout"]["xaxis"] |= {"type": "log", "tickvals": counts, "ticktext": [str(c) for c in counts]}
     found["layout"]["height"] = 560
@@ -86,22 +85,15 @@ def figure(summary: Sequence[dict[str, Any]], criterion: str) -> dict[str, Any]:
 
 def page(result: Comparison) -> str:
     """Table and figures as one HTML page that needs nothing but a browser (plotly.js is inside)."""
-    from plotly.offline import get_plotlyjs
-
     c, summary = result.config, result.summary()
     figures = {"fig-spearman": figure(summary, "spearman"), "fig-kendall": figure(summary, "kendall")}
     head = "".join(f"<th>{escape(h)}</th>" for h in HEADER)
     body = "".join("<tr>" + "".join(f"<td>{escape(v)}</td>" for v in line) + "</tr>" for line in lines(summary))
     tested = "all other networks" if c["n_test"] is None else f"{c['n_test']:,} other networks"
-    script = json.dumps(plain(figures), allow_nan=False, ensure_ascii=False).replace("</", "<\\/")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(c['space'])}: predictors compared</title><style>{_STYLE}</style></head><body><main>
-<h1>{escape(c['space'])}: {len(c['predictors'])} predictors compared</h1>
+    content = f"""<h1>{escape(c['space'])}: {len(c['predictors'])} predictors compared</h1>
 <p>Label: {escape(c['metric'])}. {c['seeds']} draws of each number of labels out of {c['pool']:,} networks (seeds from
 {c['first_seed']}), the same for every predictor; tested on {tested}, none isomorphic to a labelled one. ± is the standard
 deviation over the draws.</p>
 <figure><div id="fig-spearman"></div></figure><figure><div id="fig-kendall"></div></figure>
-<div class="wide"><table><tr>{head}</tr>{body}</table></div>
-</main><script>{get_plotlyjs()}</script><script>const FIGURES={script};{_SCRIPT}</script></body></html>
-"""
+<div class="wide"><table><tr>{head}</tr>{body}</table></div>"""
+    return _page.document(f"{c['space']}: predictors compared", content, figures)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cg.errors import CGError, StorageError
-from evo_search._records import Plan, PlanItem, Query
+from evo_search._records import Plan, PlanItem, Query, flat
 
 if TYPE_CHECKING:
     from evo_search._store import Store
@@ -43,6 +43,10 @@ class History:
             (``postgresql+psycopg://user@host/database``, which needs ``cgtransfer[postgres]``); ``None``: in memory.
         name: the study; one database holds many.
 
+    Attributes:
+        where, name: as given.
+        plan_s: seconds that choosing networks took, all generations together.
+
     Raises:
         StorageError: ``where`` is not a history, is damaged, has another format version, or cannot be reached.
     """
@@ -58,7 +62,7 @@ class History:
         return made
 
     def _start(self, where: str | Path | None, name: str, create: bool) -> None:
-        self.name = name
+        self.name, self.where = name, where
         self.path = None if where is None or "://" in str(where) else Path(where)
         self._store: Store | None = None
         self._config: dict[str, Any] | None = None
@@ -69,6 +73,7 @@ class History:
         self._queries: list[Query] = []  # answered ones, by step
         self._by_key: dict[str, Query] = {}
         self._plan: Plan | None = None
+        self.plan_s = 0.0
         if where is None:
             return
         from evo_search._store import Store
@@ -88,13 +93,17 @@ class History:
             for row in loaded.trials:
                 if row["step"] != len(self._items):
                     raise ValueError(f"step {len(self._items)} is missing")
-                self._planned(PlanItem(row["genome"], row["key"], row["source"]), row["generation"])
+                origin = json.loads(row["origin"])
+                item = PlanItem(row["genome"], row["key"], row["source"], tuple(origin["parents"]),
+                                {name: (mean, std) for name, (mean, std) in origin["predicted"].items()})
+                self._planned(item, row["generation"])
                 if row["status"] != "planned":
                     self._answered(Query(row["step"], row["genome"], row["key"], row["value"], row["status"], row["source"],
                                          row["wall_s"], row["error"], json.loads(row["measured"]), row["log"],
-                                         row["generation"]))
-        except (ValueError, TypeError, KeyError) as e:
+                                         row["generation"], item.parents, item.predicted))
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise StorageError(f"{self._where} is not a usable search history ({e}); use another one") from e
+        self.plan_s = loaded.plan_s
         if loaded.plan is not None:
             first = bisect.bisect_left(self._generations, loaded.plan[0])
             self._plan = Plan(loaded.plan[0], tuple(self._items[first:]), loaded.plan[1], first)
@@ -109,6 +118,11 @@ class History:
     def config(self) -> dict[str, Any] | None:
         """The settings the run began with, or ``None`` before ``begin``."""
         return self._config
+
+    @property
+    def bound(self) -> dict[str, Any]:
+        """Settings that became known after ``begin``, such as the oracle."""
+        return self._bound
 
     def begin(self, config: Mapping[str, Any]) -> bool:
         """Bind the history to the settings of a run; ``True`` where an earlier run is being continued.
@@ -137,7 +151,7 @@ class History:
         self._config, self._bound = config, bound
 
     def _refuse(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-        before, now = dict(_flat(old)), dict(_flat(new))
+        before, now = dict(flat(old)), dict(flat(new))
         for name in sorted(before.keys() | now.keys()):
             a, b = before.get(name, "(absent)"), now.get(name, "(absent)")
             if a != b:
@@ -151,12 +165,14 @@ class History:
 
     # -- generations ---------------------------------------------------------------------------------------------
 
-    def save_plan(self, number: int, items: Iterable[PlanItem], rng_state: Mapping[str, Any]) -> Plan:
-        """Commit what generation ``number`` will ask, before it asks; ``rng_state`` as numpy's PCG64 gives it.
+    def save_plan(self, number: int, items: Iterable[PlanItem], rng_state: Mapping[str, Any], wall_s: float = 0.0) -> Plan:
+        """Commit what generation ``number`` will ask, before it asks.
+
+        ``rng_state`` as numpy's PCG64 gives it, ``wall_s`` as in ``Plan``; parents of items are steps of earlier generations.
 
         Raises ``HistoryError`` where a network is planned already or the number is not the next one.
         """
-        plan = Plan(number, tuple(items), dict(rng_state), len(self._items))
+        plan = Plan(number, tuple(items), dict(rng_state), len(self._items), wall_s)
         expected = 0 if self._plan is None else self._plan.number + 1
         if number != expected:
             raise HistoryError(f"{self._where} expects generation {expected}, got {number}")
@@ -167,11 +183,13 @@ class History:
             seen.add(item.key)
         if self._store is not None:
             self._store.save_plan(number, plan.rng_state, [
-                {"step": plan.first_step + i, "genome": item.genome, "key": item.key, "source": item.source}
-                for i, item in enumerate(plan.items)])
+                {"step": plan.first_step + i, "genome": item.genome, "key": item.key, "source": item.source,
+                 "origin": json.dumps({"parents": item.parents, "predicted": dict(item.predicted)}, allow_nan=False)}
+                for i, item in enumerate(plan.items)], wall_s)
         for item in plan.items:
             self._planned(item, number)
         self._plan = plan
+        self.plan_s += wall_s
         return plan
 
     @property
@@ -196,6 +214,10 @@ class History:
         """All answered queries in the order of the plan."""
         return tuple(self._queries)
 
+    def step_of(self, key: str) -> int | None:
+        """The step of this network, if it was planned."""
+        return self._steps.get(key)
+
     def lookup(self, key: str) -> Query | None:
         """The query of this network, if it was answered."""
         return self._by_key.get(key)
@@ -218,7 +240,7 @@ class History:
         query = Query(step, item.genome, item.key, float(value) if ok and value is not None else None,
                       "ok" if ok else "failed", item.source, float(wall_s), "" if ok else _text(error),
                       {str(k): float(v) for k, v in (values or {}).items()} if ok else {}, "" if ok else _text(log),
-                      self._generations[step])
+                      self._generations[step], self._items[step].parents, self._items[step].predicted)
         if self._store is not None:
             try:
                 self._store.answer(step, status=query.status, value=query.value, measured=json.dumps(query.values),
@@ -271,18 +293,9 @@ def study_names(where: str | Path) -> list[str]:
     """Names of the studies that a file or database holds, sorted. Raises ``StorageError`` where it is not a history."""
     from evo_search import _store
 
-    return _store.study_names(where)
+    return sorted(_store.settings(where))
 
 
 def _text(text: str) -> str:
     """What a database can keep: no NUL, valid UTF-8, the end of what is too long."""
     return text[-LOG_CHARACTERS:].replace("\0", "\\0").encode("utf-8", "replace").decode()
-
-
-def _flat(value: Any, name: str = "") -> Iterable[tuple[str, Any]]:
-    """Leaves of nested mappings with dotted names."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value

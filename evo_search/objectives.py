@@ -101,6 +101,11 @@ def parse_objectives(objectives: str | Sequence[str] | Mapping[str, str]) -> tup
     return tuple(Objective(name, direction == "max") for name, direction in objectives.items())
 
 
+def keeps(query: Query, measured: Sequence[Constraint]) -> bool:
+    """Whether a query succeeded and keeps these constraints of measured values."""
+    return query.value is not None and all(c.violation(query.values.get(c.name, np.nan)) == 0 for c in measured)
+
+
 def points(queries: Sequence[Query], objectives: Sequence[Objective]) -> np.ndarray:
     """Values of successful queries turned so that smaller is better, float64 ``[len(queries), len(objectives)]``."""
     return np.array([[o.key(q.values[o.name]) for o in objectives] for q in queries]).reshape(len(queries), len(objectives))

@@ -5,24 +5,20 @@ The figures are plain JSON values for plotly.js, so they can be tested and reuse
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from cg.files import plain
+from evo_search._page import GREEN, GREY, INK, ORANGE, document, figure, padded
 from evo_search.report import ReportData
-
-_INK, _GREY, _ORANGE, _GREEN = "#3b82d6", "#94a0ad", "#e08a1e", "#3fa267"
 
 
 def scatter_figure(data: ReportData) -> dict[str, Any]:
     """Predicted score against measured value."""
     p = data.points
     traces = []
-    for labelled, name, colour, size in ((False, "not seen", _INK, 4), (True, "labelled", _ORANGE, 9)):
+    for labelled, name, colour, size in ((False, "not seen", INK, 4), (True, "labelled", ORANGE, 9)):
         rows = [i for i, flag in enumerate(p.labelled) if flag is labelled]
         traces.append({
             "type": "scatter", "mode": "markers", "name": name, "x": [p.true[i] for i in rows],
@@ -30,8 +26,8 @@ def scatter_figure(data: ReportData) -> dict[str, Any]:
             "marker": {"color": colour, "size": size, "opacity": 0.9 if labelled else 0.45},
             "hovertemplate": f"%{{text}}<br>{data.metric} %{{x:.2f}}<br>score %{{y:.3f}}<extra></extra>"})
     low, high = np.nanpercentile(p.true, [2, 100])
-    return _figure(traces, data.metric, "predicted score", x_range=[float(low) - 0.3, float(high) + 0.2],
-                   y_range=_padded([y for x, y in zip(p.true, p.predicted, strict=True) if x >= low]))
+    return figure(traces, data.metric, "predicted score", x_range=[float(low) - 0.3, float(high) + 0.2],
+                  y_range=padded([y for x, y in zip(p.true, p.predicted, strict=True) if x >= low]))
 
 
 def score_figure(data: ReportData) -> dict[str, Any]:
@@ -41,9 +37,9 @@ def score_figure(data: ReportData) -> dict[str, Any]:
         "type": "scatter", "mode": "markers", "name": row["method"], "showlegend": False,
         "x": [s.spearman for s in data.scores if s.method == row["method"]],
         "y": [row["method"]] * row["draws"],
-        "marker": {"size": 11, "opacity": 0.75, "color": _INK if i == len(rows) - 1 else _GREY},
+        "marker": {"size": 11, "opacity": 0.75, "color": INK if i == len(rows) - 1 else GREY},
         "hovertemplate": "%{y}: ρ = %{x:.4f}<extra></extra>"} for i, row in enumerate(rows)]
-    found = _figure(traces, "Spearman ρ on networks not seen", "")
+    found = figure(traces, "Spearman ρ on networks not seen", "")
     found["layout"]["height"] = 90 + 42 * len(rows)
     found["layout"]["margin"]["l"] = 150
     return found
@@ -52,7 +48,7 @@ def score_figure(data: ReportData) -> dict[str, Any]:
 def search_figure(data: ReportData) -> dict[str, Any]:
     """Best value so far against the number of queries."""
     traces: list[dict[str, Any]] = []
-    for strategy, colour in zip(dict.fromkeys(c.strategy for c in data.curves), (_INK, _GREY, _GREEN), strict=False):
+    for strategy, colour in zip(dict.fromkeys(c.strategy for c in data.curves), (INK, GREY, GREEN), strict=False):
         mean, worst, best = data.band(strategy)
         x = list(range(1, len(mean) + 1))
         traces.append({"type": "scatter", "x": x + x[::-1], "y": [*best, *worst[::-1]], "fill": "toself",
@@ -63,12 +59,12 @@ def search_figure(data: ReportData) -> dict[str, Any]:
                        "hovertemplate": f"{strategy}<br>%{{x}} queries: %{{y:.3f}}<extra></extra>"})
     n = max(len(c.values) for c in data.curves)
     traces.append({"type": "scatter", "mode": "lines", "name": "best in the table", "x": [1, n],
-                   "y": [data.best_possible] * 2, "line": {"color": _GREEN, "dash": "dot", "width": 1.5},
+                   "y": [data.best_possible] * 2, "line": {"color": GREEN, "dash": "dot", "width": 1.5},
                    "hoverinfo": "skip"})
     floor = min(float(data.band(c.strategy)[0][min(9, len(c.values) - 1)]) for c in data.curves)
     gap = data.best_possible - floor
-    return _figure(traces, "networks asked about", f"best {data.metric} so far",
-                   y_range=[floor - 0.35 * gap, data.best_possible + 0.1 * gap] if gap > 0 else None)
+    return figure(traces, "networks asked about", f"best {data.metric} so far",
+                  y_range=[floor - 0.35 * gap, data.best_possible + 0.1 * gap] if gap > 0 else None)
 
 
 def map_figure(data: ReportData) -> dict[str, Any]:
@@ -80,64 +76,14 @@ def map_figure(data: ReportData) -> dict[str, Any]:
     trace = {"type": "scatter", "mode": "markers", "x": list(p.map_x), "y": list(p.map_y), "marker": marks,
              "text": list(p.ids), "customdata": list(p.true), "showlegend": False,
              "hovertemplate": f"%{{text}}<br>{data.metric} %{{customdata:.2f}}<extra></extra>"}
-    found = _figure([trace], "", "")
+    found = figure([trace], "", "")
     for axis in ("xaxis", "yaxis"):
         found["layout"][axis]["visible"] = False
     return found
 
 
-def _figure(traces: Sequence[dict[str, Any]], x: str, y: str, x_range: list[float] | None = None,
-            y_range: list[float] | None = None) -> dict[str, Any]:
-    """Plotly figure as plain JSON values; the page's script sets colours for light and dark."""
-    axes = [{"title": {"text": t}, "automargin": True, **({"range": r} if r else {})}
-            for t, r in ((x, x_range), (y, y_range))]
-    layout = {"height": 440, "margin": {"l": 60, "r": 12, "t": 12, "b": 50}, "hovermode": "closest", "xaxis": axes[0],
-              "yaxis": axes[1], "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-              "dragmode": False}
-    return {"data": plain(list(traces)), "layout": layout}
-
-
-def _padded(values: Sequence[float]) -> list[float]:
-    low, high = float(np.min(values)), float(np.max(values))
-    return [low - 0.05 * (high - low + 1e-9), high + 0.05 * (high - low + 1e-9)]
-
-
-_STYLE = """
-:root{color-scheme:light dark;--line:#d6dce2;--soft:#f3f5f8;--ink:#1d242c;--dim:#5a6672;--page:#fff}
-@media (prefers-color-scheme:dark){:root{--line:#353e48;--soft:#1c232a;--ink:#e6ebf0;--dim:#9aa7b4;--page:#12171c}}
-*{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif}
-main{max-width:940px;margin:0 auto;padding:1.2rem clamp(.8rem,4vw,2rem) 4rem}
-h1{font-size:clamp(1.4rem,5vw,2rem);line-height:1.2;margin:.6rem 0}h2{font-size:1.2rem;margin:2.4rem 0 .4rem}
-p{margin:.5rem 0}.dim,figcaption{color:var(--dim);font-size:.88rem}figure{margin:.4rem 0}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:.7rem;margin:1.1rem 0}
-.cards div{background:var(--soft);border:1px solid var(--line);border-radius:10px;padding:.7rem .9rem}
-.cards b{display:block;font-size:1.35rem;line-height:1.3}.wide{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-td,th{padding:.4rem .7rem .4rem 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
-td:first-child,th:first-child{text-align:left}th{font-weight:600;color:var(--dim);font-size:.85rem}
-tr.first td{font-weight:650}code{font-size:.85em;overflow-wrap:anywhere}
-.picture{overflow-x:auto;border:1px solid var(--line);border-radius:10px}
-.picture svg{display:block;width:100%;height:auto;min-width:720px}
-#tip{white-space:pre-line;min-height:6em}
-"""
-_SCRIPT = """
-const dark=matchMedia("(prefers-color-scheme: dark)");
-function themed(layout){const ink=dark.matches?"#c8d2dc":"#38424d",grid=dark.matches?"#2c353e":"#e4e8ec";
- const axis=a=>({...a,gridcolor:grid,zerolinecolor:grid,linecolor:grid});
- return {...layout,paper_bgcolor:"rgba(0,0,0,0)",plot_bgcolor:"rgba(0,0,0,0)",font:{color:ink,family:"system-ui"},
- xaxis:axis(layout.xaxis),yaxis:axis(layout.yaxis)}}
-function draw(){for(const [id,f] of Object.entries(FIGURES))
- Plotly.react(id,f.data,themed(f.layout),{responsive:true,displaylogo:false,displayModeBar:false})}
-draw();dark.addEventListener("change",draw);
-for(const n of document.querySelectorAll(".cgd .n"))for(const e of ["click","mouseenter"])
- n.addEventListener(e,()=>document.getElementById("tip").textContent=n.dataset.tip);
-"""
-
-
 def page(data: ReportData) -> str:
     """The report as one HTML page that needs nothing but a browser (plotly.js is inside)."""
-    from plotly.offline import get_plotlyjs
-
     rows, config = data.summary(), data.config
     ours, draws = rows[0], max(r["draws"] for r in rows)
     ours = next((r for r in rows if r["method"] == config.get("method")), ours)
@@ -157,12 +103,7 @@ def page(data: ReportData) -> str:
     settings = "".join(f"<tr><td>{escape(str(k))}</td><td style='white-space:normal'>{escape(_words(v))}</td></tr>"
                        for k, v in {**config, **{f"{k}, s": round(v, 1) for k, v in data.seconds.items()},
                                     "from the cache": ", ".join(data.reused) or "nothing", **data.versions}.items())
-    script = json.dumps(figures, allow_nan=False, ensure_ascii=False).replace("</", "<\\/")
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(str(config['target']))}: ranked from {config['n_labels']} labels</title><style>{_STYLE}</style></head>
-<body><main>
-<p class="dim">cgtransfer {escape(data.versions.get('cgtransfer', ''))}, seed {config['seed']}</p>
+    body = f"""<p class="dim">cgtransfer {escape(data.versions.get('cgtransfer', ''))}, seed {config['seed']}</p>
 <h1>{config['n_labels']} labels rank {unseen:,} unseen networks</h1>
 <p>Target: {escape(str(config['target']))}, {escape(data.metric)}. The encoder was trained without labels on other families
 of networks, the prior knowledge comes from labels of {escape(' and '.join(config['sources']) or 'no other family')}.</p>
@@ -191,11 +132,10 @@ label and no network of this family. Colour: rank of the measured value among th
 <h2>The best network found</h2>
 <p><code>{escape(str(best['id']))}</code><br>{escape(data.metric)}: {best['value']:.3f}; {best['macs'] / 1e6:,.1f} M MACs,
 {best['params'] / 1e6:,.3f} M parameters, {best['nodes']} nodes</p>
-<figure><div class="picture">{data.best_svg}</div><figcaption id="tip">Frames are drawn once, ×5 means five in a row.
+<figure><div class="picture">{data.best_svg}</div><figcaption class="tip">Frames are drawn once, ×5 means five in a row.
 Point at or touch a node to see its shapes and costs.</figcaption></figure>
-<h2>How this came to be</h2><div class="wide"><table>{settings}</table></div>
-</main><script>{get_plotlyjs()}</script><script>const FIGURES={script};{_SCRIPT}</script></body></html>
-"""
+<h2>How this came to be</h2><div class="wide"><table>{settings}</table></div>"""
+    return document(f"{config['target']}: ranked from {config['n_labels']} labels", body, figures)
 
 
 def _words(value: Any) -> str:

@@ -26,12 +26,15 @@ class Rival:
         make: ``(seed, family of the target) -> a fresh regressor``.
         group: ``"cheap"`` (a second at most), ``"learned"`` (trains a network or reads others' labels) or ``"dear"`` (runs
             every network that it scores).
+        label_units: whether it predicts in the unit of the labels; else scores that only order (the same attribute of the
+            regressor's class says so to a search).
     """
 
     name: str
     view: str
     make: Callable[[int, str], Any]
     group: str = "learned"
+    label_units: bool = True
 
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
@@ -58,22 +61,22 @@ def _default(number: int, family: str) -> Any:
 
 
 RIVALS: dict[str, Rival] = {r.name: r for r in (
-    Rival("random", "graph", _baseline("RandomScore"), "cheap"),
-    Rival("params", "graph", _baseline("CostScore", None, cost="params"), "cheap"),
-    Rival("macs", "graph", _baseline("CostScore", None, cost="macs"), "cheap"),
-    Rival("trees", "graph", _baseline("TreesOnStatistics"), "cheap"),
-    Rival("native-ridge", "native", _baseline("NativeEncoding", model="ridge"), "cheap"),
-    Rival("native-gp", "native", _baseline("NativeEncoding", model="gp"), "cheap"),
-    Rival("random-forest", "cell", _baseline("RandomForestPredictor"), "cheap"),
-    Rival("mlp", "cell", _baseline("MLPPredictor")),
-    Rival("lstm", "pruned", _baseline("LSTMPredictor")),
-    Rival("gates", "pruned", _baseline("GATES")),
+    Rival("random", "graph", _baseline("RandomScore"), "cheap", label_units=False),
+    Rival("params", "graph", _baseline("CostScore", None, cost="params"), "cheap", label_units=False),
+    Rival("macs", "graph", _baseline("CostScore", None, cost="macs"), "cheap", label_units=False),
+    Rival("trees", "graph", _baseline("TreesOnStatistics"), "cheap", label_units=False),
+    Rival("native-ridge", "native", _baseline("NativeEncoding", model="ridge"), "cheap", label_units=False),
+    Rival("native-gp", "native", _baseline("NativeEncoding", model="gp"), "cheap", label_units=False),
+    Rival("random-forest", "cell", _baseline("RandomForestPredictor"), "cheap", label_units=False),
+    Rival("mlp", "cell", _baseline("MLPPredictor"), label_units=False),
+    Rival("lstm", "pruned", _baseline("LSTMPredictor"), label_units=False),
+    Rival("gates", "pruned", _baseline("GATES"), label_units=False),
     Rival("neural-predictor", "pruned", _baseline("NeuralPredictor")),
     Rival("neural-predictor-2stage", "pruned", _baseline("NeuralPredictor", two_stage=True)),
-    Rival("brp", "pruned", _baseline("BRPBinaryRelation")),
+    Rival("brp", "pruned", _baseline("BRPBinaryRelation"), label_units=False),
     Rival("gnn", "graph", _baseline("GNNPredictor")),
     Rival("default", "graph", _default),
-    Rival("proxies", "graph", _baseline("ProxyForest"), "dear"),
+    Rival("proxies", "graph", _baseline("ProxyForest"), "dear", label_units=False),
 )}
 
 

@@ -41,6 +41,8 @@ def search(
     oracle: Annotated[str, typer.Option("--oracle", help="'table', or 'surrogate' (nasbench301, ofa-*).")] = "table",
     config: Annotated[str, typer.Option("--config", help="'default', or 'paper' as published (algorithm1).")] = "default",
     random: Annotated[bool, typer.Option("--random", help="The same as --strategy random: the baseline.")] = False,
+    report: Annotated[Path | None, typer.Option(
+        "--report", help="Write a page to look at: curve, predictions, front, best networks, costs.")] = None,
     oracle_cmd: Annotated[str | None, typer.Option(
         "--oracle-cmd", rich_help_panel=_EVALUATION, help="Command that prints the value: 'python train.py {arch}'.")] = None,
     train: Annotated[Path | None, typer.Option(
@@ -111,11 +113,15 @@ def search(
         with terminal.progress(f"searching {space}", budget) as advance:
             advance(done=len(run))
 
-            def report(query: Query, best: Query | None) -> None:
+            def told(query: Query, best: Query | None) -> None:
                 advance(note="" if best is None else f"best {best.value:.4f}")
 
-            stopped = run.run(ask, budget, workers, report)
+            stopped = run.run(ask, budget, workers, told)
     _report(run, ask, stopped, space, budget, json)
+    if report is not None:
+        from evo_search.search_page import search_report
+
+        terminal.note(f"wrote {search_report(run, report, best_possible=getattr(ask, 'best_possible', None))}")
 
 
 def _report(run: Any, ask: Oracle, stopped: str, space: str, budget: int, json: bool) -> None:

@@ -27,9 +27,9 @@ from evo_search._candidates import GraphCache
 from evo_search._evolve_config import SearchError
 from evo_search._records import PlanItem, Query
 from evo_search.history import History
-from evo_search.objectives import Constraint, hypervolume, non_dominated, parse_objectives, points
+from evo_search.objectives import Constraint, hypervolume, keeps, non_dominated, parse_objectives, points
 from evo_search.oracles import CallableOracle, Oracle
-from evo_search.strategies._base import State, Strategy
+from evo_search.strategies._base import Proposal, State, Strategy
 
 if TYPE_CHECKING:
     from evo_search.spaces._base import SearchSpace
@@ -189,7 +189,7 @@ class Study:
         return "budget"
 
     def _next_generation(self, budget: int | None) -> None:
-        queries, plan = self.history.queries, self.history.plan
+        queries, plan, start = self.history.queries, self.history.plan, time.perf_counter()
         state = State(self.space, self._cache, queries, generation=0 if plan is None else plan.number + 1,
                       budget_left=None if budget is None else budget - len(queries), objectives=self.objectives,
                       constraints=self.constraints, accept=self._keeps_costs if self._costs else None)
@@ -198,14 +198,24 @@ class Study:
             proposals = self.strategy.propose(state, self._rng)
             for p in proposals:
                 if state.is_new(p.genome):
-                    item = PlanItem(self.space.encode(p.genome), self._cache.key(p.genome), p.source)
-                    items.setdefault(item.key, item)
+                    items.setdefault(self._cache.key(p.genome), self._item(p, state))
             if items or not proposals:
                 break
         self.exhausted = not items
         if items:
             self._handed.clear()
-            self.history.save_plan(state.generation, items.values(), self._rng.bit_generator.state)
+            self.history.save_plan(state.generation, items.values(), self._rng.bit_generator.state,
+                                   time.perf_counter() - start)
+
+    def _item(self, proposal: Proposal, state: State) -> PlanItem:
+        """A proposal as the record keeps it: of its parents the steps of those that were asked about, in order."""
+        key = self._cache.key(proposal.genome)
+        made_from = state.maker.asked_parents(proposal.parents) or state.maker.parents(key)
+        steps = (self.history.step_of(self._cache.key(genome)) for genome in made_from)
+        predicted = {str(name): (float(mean), None if std is None or not math.isfinite(std) else float(std))
+                     for name, (mean, std) in proposal.predicted.items() if math.isfinite(mean)}
+        return PlanItem(self.space.encode(proposal.genome), key, proposal.source,
+                        tuple(step for step in steps if step is not None), predicted)
 
     def _keeps_costs(self, genome: Any) -> bool:
         graph = self._cache.graph(genome)
@@ -236,8 +246,7 @@ class Study:
 
     def is_feasible(self, query: Query) -> bool:
         """Whether a query succeeded and keeps the measured constraints (those of the graph are kept by all)."""
-        return query.value is not None and all(c.violation(query.values.get(c.name, np.nan)) == 0 for c in self.constraints
-                                               if not c.of_graph)
+        return keeps(query, [c for c in self.constraints if not c.of_graph])
 
     def best(self) -> Query | None:
         """The feasible query with the best first objective, the earliest of equals; ``None`` where there is none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from evo_search._candidates import CandidateMaker, GraphCache
 from evo_search._evolve_config import SearchError
-from evo_search._records import Query
+from evo_search._records import Predicted, Query
 from evo_search.objectives import Constraint, Objective, front_numbers, points
 
 if TYPE_CHECKING:
@@ -26,10 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A genome to ask about, and where it came from in one word of the strategy's choice."""
+    """A genome to ask about, and where it came from in one word of the strategy's choice.
+
+    Attributes:
+        parents: genomes it was made from, for the record; of what ``state.maker`` made the study knows them without.
+        predicted: ``{objective: (mean, standard deviation or None)}`` that a predictor said of it, in the unit of the
+            objective or, where ``describe()`` has ``"predicts": "score"``, as a score that only orders; for the record.
+    """
 
     genome: Any
     source: str
+    parents: Sequence[Any] = ()
+    predicted: Predicted = field(default_factory=dict, hash=False)
 
 
 class Strategy(ABC):
@@ -74,7 +82,7 @@ class State:
                  accept: Callable[[Any], bool] | None) -> None:
         self.space, self.queries, self.generation, self.budget_left = space, tuple(queries), generation, budget_left
         self.objectives, self.constraints = tuple(objectives), tuple(constraints)
-        self.maker = CandidateMaker(space, cache, accept)
+        self.maker = CandidateMaker(space, cache, accept, self.taken)
         self._cache, self._accept = cache, accept
 
     @cached_property
@@ -128,9 +136,17 @@ class State:
         return (*(good[i] for i in np.argsort(fronts, kind="stable")), *bad)
 
 
-def proposals(found: Mapping[str, Any], source: str) -> list[Proposal]:
-    """Networks of ``state.maker`` as proposals."""
-    return [Proposal(genome, source) for genome in found.values()]
+def proposals(found: Mapping[str, Any], source: str, predicted: Mapping[str, Predicted] | None = None) -> list[Proposal]:
+    """Networks of ``state.maker``, key -> genome, as proposals; ``predicted`` by key, where there are predictions."""
+    return [Proposal(genome, source, predicted=(predicted or {}).get(key, {})) for key, genome in found.items()]
+
+
+def predictions(objective: Objective, mean: Sequence[float] | np.ndarray,
+                std: Sequence[float] | np.ndarray | None = None) -> list[Predicted]:
+    """``predicted`` of ``[n]`` networks for one objective; empty where the mean is no number."""
+    spread = np.full(len(mean), np.nan) if std is None else np.asarray(std, np.float64)
+    return [{objective.name: (float(m), float(s) if np.isfinite(s) else None)} if np.isfinite(m) else {}
+            for m, s in zip(np.asarray(mean, np.float64), spread, strict=True)]
 
 
 def one_objective(state: State, strategy: str) -> Objective:

@@ -14,9 +14,9 @@ import numpy as np
 
 from cg.cells import pruned
 from evo_search._evolve_config import SearchError
-from evo_search._records import Query
+from evo_search._records import Predicted, Query
 from evo_search.objectives import Objective
-from evo_search.strategies._base import State, Strategy, describe_predictor
+from evo_search.strategies._base import Proposal, State, Strategy, describe_predictor, predictions
 
 VIEWS = ("graph", "cell", "pruned", "native")
 
@@ -58,9 +58,16 @@ class Guide:
         self._taught: tuple[Any, ...] = ()  # what the predictor has learned from; spares a fit, decides nothing
 
     def describe(self) -> dict[str, Any]:
-        """JSON values that tell one guide from another."""
+        """JSON values that tell one guide from another; ``predicts: score`` where predictions only order."""
         named = isinstance(self._given, str)
-        return {"predictor": {"kind": self._given} if named else describe_predictor(self._given), "view": self._asked_view}
+        if named:
+            from evo_search.rivals import choose
+
+            in_label_units = choose(self._given)[0].label_units
+        else:
+            in_label_units = getattr(self._given, "label_units", True)
+        return {"predictor": {"kind": self._given} if named else describe_predictor(self._given), "view": self._asked_view,
+                **({} if in_label_units else {"predicts": "score"})}
 
     def another(self) -> Guide:
         """A guide of the same kind that shares nothing that is fitted."""
@@ -88,6 +95,28 @@ class Guide:
         if not len(genomes):
             return np.zeros(0)
         return _checked(self._model.predict(self.read(state, genomes)), len(genomes))
+
+    def predicted(self, state: State, genomes: Sequence[Any], objective: Objective,
+                  scores: np.ndarray | None = None) -> list[Predicted]:
+        """What the record keeps of chosen networks: ``predict``, turned back from "larger is better", with its deviation.
+
+        Args:
+            scores: what ``scores`` gave for them ``[n]``; used where the predictor has no ``return_std``, to ask it once only.
+        """
+        if not len(genomes):
+            return []
+        sign, std = 1.0 if objective.maximize else -1.0, None
+        if "return_std" in inspect.signature(self._model.predict).parameters:
+            scores, std = self._model.predict(self.read(state, genomes), return_std=True)
+        elif scores is None:
+            scores = self._model.predict(self.read(state, genomes))
+        return predictions(objective, sign * np.asarray(scores, np.float64), std)
+
+    def proposals(self, state: State, genomes: Sequence[Any], source: str, objective: Objective,
+                  scores: np.ndarray) -> list[Proposal]:
+        """Networks that were chosen by their ``scores`` ``[n]``, with what was predicted."""
+        said = self.predicted(state, genomes, objective, scores)
+        return [Proposal(g, source, predicted=p) for g, p in zip(genomes, said, strict=True)]
 
     def with_std(self, state: State, genomes: Sequence[Any], y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[n]`` of predictions, on a scale where the learned values ``y`` deviate by about 1.

@@ -8,12 +8,13 @@ deep-learning framework.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
 from evo_search._evolve_config import EvolveConfig, SearchError
+from evo_search._records import Predicted
 from evo_search.strategies._base import (
     Proposal,
     State,
@@ -22,6 +23,7 @@ from evo_search.strategies._base import (
     candidates,
     describe_predictor,
     one_objective,
+    predictions,
     proposals,
 )
 
@@ -72,7 +74,8 @@ class Algorithm1(Strategy):
                           and "return_std" in inspect.signature(predictor.predict).parameters)
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "predictor": describe_predictor(self._predictor)}
+        return {**super().describe(), "predictor": describe_predictor(self._predictor),
+                **({} if getattr(self._predictor, "label_units", True) else {"predicts": "score"})}
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
         one_objective(state, self.name)
@@ -88,10 +91,11 @@ class Algorithm1(Strategy):
         if n_chosen and self._predictor is not None and self._fit(state):
             evolved = self._predicted_best(state, parents, n_chosen, taken, rng)
         taken |= evolved.keys()
+        said = self._predicted(state, evolved)
         evolved |= bred(state, c, parents, n_evolved - len(evolved), taken, rng)
         # the fallback for a space in which breeding finds nothing new: fill the batch at random
         explored = state.maker.random(c.batch_size - len(evolved), taken, rng)
-        return proposals(evolved, "evolved") + proposals(explored, "random")
+        return proposals(evolved, "evolved", said) + proposals(explored, "random")
 
     def _fit(self, state: State) -> bool:
         """Fit the predictor; ``False`` while the values cannot teach anything (fewer than two different ones)."""
@@ -122,6 +126,17 @@ class Algorithm1(Strategy):
             best = sorted(pool, key=lambda key: -scores[key])  # stable: equals stay in the order they were found
             parents = [pool[key] for key in best[:c.n_parents]]
         return {key: pool[key] for key in sorted(pool, key=lambda key: -scores[key])[:n]}
+
+    def _predicted(self, state: State, chosen: Mapping[str, Any]) -> dict[str, Predicted]:
+        """By key, what ``predict`` says of the chosen networks, in label units; the deviation where it counted."""
+        if not chosen or self._predictor is None:
+            return {}
+        graphs, std = [state.graph(g) for g in chosen.values()], None
+        if self._with_std:
+            mean, std = self._predictor.predict(graphs, return_std=True)  # type: ignore[call-arg]
+        else:
+            mean = self._predictor.predict(graphs)
+        return dict(zip(chosen, predictions(state.objectives[0], mean, std), strict=True))
 
     def _score(self, state: State, genomes: Sequence[Any]) -> list[float]:
         """Larger is better; a prediction that is not a number comes last."""

@@ -70,6 +70,7 @@ class BRPSearch(GuidedStrategy):
         known = [state.genome(q) for q in state.ok]
         networks = known + list(state.maker.random(c.pool_size, taken, rng).values())
         asked = np.arange(len(networks)) < len(known)
-        batch = next_batch(self._guide.scores(state, networks), asked, size, rng, alpha=1.0 if last else c.alpha,
+        scores = self._guide.scores(state, networks)
+        batch = next_batch(scores, asked, size, rng, alpha=1.0 if last else c.alpha,
                            among=0.5 ** min(number, c.iterations))
-        return [Proposal(networks[i], "predicted") for i in batch.tolist()]
+        return self._guide.proposals(state, [networks[i] for i in batch], "predicted", objective, scores[batch])

@@ -96,7 +96,7 @@ class NeuralPredictorSearch(GuidedStrategy):
         else:
             costs = np.array([self._cost_of(state.graph(g)) for g in pool], np.float64)
             chosen = along_front(scores, costs, c.n_top, c.soft_pareto)
-        return [Proposal(pool[i], "predicted") for i in chosen.tolist()]
+        return self._guide.proposals(state, [pool[i] for i in chosen], "predicted", objective, scores[chosen])
 
     def _cost_of(self, graph: Graph) -> float:
         return float(self._cost(graph) if callable(self._cost) else getattr(graph, self._cost))

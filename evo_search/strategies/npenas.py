@@ -71,5 +71,6 @@ class NPENAS(GuidedStrategy):
         if not found:  # every neighbour of every network is known: the fallback is a random network
             return proposals(state.maker.random(c.batch_size, taken, rng), "random")
         genomes = list(found.values())
-        order = np.argsort(-self._guide.scores(state, genomes), kind="stable")[:c.batch_size]
-        return [Proposal(genomes[i], "child") for i in order.tolist()]
+        scores = self._guide.scores(state, genomes)
+        order = np.argsort(-scores, kind="stable")[:c.batch_size]
+        return self._guide.proposals(state, [genomes[i] for i in order], "child", objective, scores[order])

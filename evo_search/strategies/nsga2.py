@@ -57,24 +57,27 @@ class NSGA2(Strategy):
         if not members:
             return proposals(state.maker.random(c.population_size, taken, rng), "initial")
         genomes = [state.genome(q) for q in members]
-        found: dict[str, Any] = {}
+        found: dict[str, Proposal] = {}
         for _ in range(TRIES_PER_CANDIDATE * c.population_size):
             if len(found) == c.population_size:
                 break
-            child = self._child(state, genomes, rng)
+            child, parents = self._child(state, genomes, rng)
             if state.is_new(child):
-                found.setdefault(state.key(child), child)
+                found.setdefault(state.key(child), Proposal(child, "child", parents))
         taken |= found.keys()
         # the fallback for a population whose children are all known
         rest = state.maker.random(c.population_size - len(found), taken, rng)
-        return proposals(found, "child") + proposals(rest, "random")
+        return [*found.values(), *proposals(rest, "random")]
 
-    def _child(self, state: State, genomes: Sequence[Any], rng: np.random.Generator) -> Any:
-        """A child of the winners of binary tournaments; ``genomes`` are ordered best first, so the lower place wins."""
+    def _child(self, state: State, genomes: Sequence[Any], rng: np.random.Generator) -> tuple[Any, tuple[Any, ...]]:
+        """A child of the winners of binary tournaments, and who they are; ``genomes`` are ordered best first, so the lower
+        place wins."""
         a, b = (genomes[int(rng.integers(len(genomes), size=2).min())] for _ in range(2))
         crossed = a != b and rng.random() < self.settings.crossover_rate
         child = state.space.crossover(a, b, rng) if crossed else a
-        return state.space.mutate(child, rng) if not crossed or rng.random() < self.settings.mutation_rate else child
+        if not crossed or rng.random() < self.settings.mutation_rate:
+            child = state.space.mutate(child, rng)
+        return child, (a, b) if crossed else (a,)
 
 
 def survivors(queries: Sequence[Query], state: State, n: int) -> list[Query]:

@@ -14,13 +14,14 @@ This file must not know a particular space or oracle, and must not import a deep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from evo_search._evolve_config import SearchError, positive_integers, rates
+from evo_search._records import Predicted
 from evo_search.objectives import Constraint
 from evo_search.strategies._base import Proposal, State, bred, candidates, proposals
 from evo_search.strategies._guide import Guide, GuidedStrategy, utilities
@@ -91,7 +92,17 @@ class CGSearch(GuidedStrategy):
         children = bred(state, c, parents, c.batch_size - len(chosen), taken, rng)
         # the fallback for a space in which breeding finds nothing new
         rest = state.maker.random(c.batch_size - len(chosen) - len(children), taken, rng)
-        return [*proposals(chosen, "chosen"), *proposals(children, "bred"), *proposals(rest, "random")]
+        return [*proposals(chosen, "chosen", self._predicted(state, chosen)), *proposals(children, "bred"),
+                *proposals(rest, "random")]
+
+    def _predicted(self, state: State, chosen: Mapping[str, Any]) -> dict[str, Predicted]:
+        """By key, what the predictor of every objective that could be learned says in the objective's unit."""
+        found: dict[str, Predicted] = {key: {} for key in chosen}
+        for objective in state.objectives:
+            if len(np.unique(state.values(objective.name))) > 1:  # else it was not fitted
+                said = self._of(objective.name).predicted(state, list(chosen.values()), objective)
+                found = {key: {**found[key], **one} for key, one in zip(chosen, said, strict=True)}
+        return found
 
     def _of(self, name: str) -> Guide:
         if name not in self._guides:

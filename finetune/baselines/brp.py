@@ -187,6 +187,8 @@ class BRPBinaryRelation(_BRP):
             comparison sort, as the authors do; where the relation is not transitive it depends on the given order.
     """
 
+    label_units = False
+
     def __init__(self, layers: int = 4, width: int = 600, dropout: float = 0.2, epochs: int = 250, batch: int = 16,
                  learning_rate: float = 3.5e-4, weight_decay: float = 5e-4, soft: bool = True, order: str = "wins",
                  prune: bool = True, pretrained: Any = None, warm_up: int = 50, random_state: int = 0) -> None:

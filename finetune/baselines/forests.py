@@ -29,6 +29,8 @@ class RandomForestPredictor(RegressorMixin, BaseEstimator):
     cell; graphs as ``cg.statistics``, because a padded matrix of hundreds of nodes drowns in 100 labels.
     """
 
+    label_units = False
+
     def __init__(self, n_estimators: int = 300, max_features: float = 1 / 3, random_state: int = 0) -> None:
         self.n_estimators = n_estimators
         self.max_features = max_features
@@ -76,6 +78,8 @@ class ProxyForest(RegressorMixin, BaseEstimator):
     Attributes:
         saved_s_: processor seconds that the last ``fit`` or ``predict`` did not have to spend because values were kept.
     """
+
+    label_units = False
 
     def __init__(self, proxies: Sequence[str] | None = None, batch: int = 16, cache: str | Path | None = None,
                  n_estimators: int = 300, seed: int = 0, random_state: int = 0) -> None:

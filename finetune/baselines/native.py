@@ -28,6 +28,8 @@ class NativeEncoding(RegressorMixin, BaseEstimator):
         random_state: kept for scikit-learn's sake; nothing here is random.
     """
 
+    label_units = False
+
     def __init__(self, model: str = "ridge", encode: Callable[[Any], np.ndarray] | None = None, random_state: int = 0) -> None:
         self.model = model
         self.encode = encode

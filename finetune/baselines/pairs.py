@@ -30,6 +30,8 @@ class _Ranker(RegressorMixin, BaseEstimator):
         margin: of the hinge loss (0.1 in the paper).
     """
 
+    label_units = False
+
     def __init__(self, loss: str = "hinge", margin: float = 0.1, epochs: int = 200, batch: int = 64,
                  learning_rate: float = 1e-3, random_state: int = 0) -> None:
         self.loss = loss

@@ -16,6 +16,8 @@ from finetune.targets import check_labels, normal_scores
 class RandomScore(RegressorMixin, BaseEstimator):
     """Uniform random scores; the floor."""
 
+    label_units = False
+
     def __init__(self, random_state: int = 0) -> None:
         self.random_state = random_state
 
@@ -31,6 +33,8 @@ class RandomScore(RegressorMixin, BaseEstimator):
 class CostScore(RegressorMixin, BaseEstimator):
     """A cost as the score: ``"params"``, ``"macs"`` or ``"activation_bytes"``; more is taken to be better."""
 
+    label_units = False
+
     def __init__(self, cost: str = "params") -> None:
         self.cost = cost
 
@@ -45,6 +49,8 @@ class CostScore(RegressorMixin, BaseEstimator):
 
 class TreesOnStatistics(RegressorMixin, BaseEstimator):
     """Extremely randomised trees on ``cg.statistics``, with normal scores as targets; sees the target's labels only."""
+
+    label_units = False
 
     def __init__(self, n_estimators: int = 300, random_state: int = 0) -> None:
         self.n_estimators = n_estimators

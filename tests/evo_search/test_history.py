@@ -177,7 +177,7 @@ def test_the_first_format_is_named_as_such(tmp_path: Path) -> None:
     db.execute("INSERT INTO meta VALUES ('format_version', '1')")
     db.commit()
     db.close()
-    with pytest.raises(StorageError, match=r"a\.sqlite has format version 1, this program reads 2"):
+    with pytest.raises(StorageError, match=r"a\.sqlite has format version 1, this program reads 3"):
         History(path)
 
 

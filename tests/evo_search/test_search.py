@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 def sequence(h: History) -> list[tuple[Any, ...]]:
     """Everything about a run but the clock."""
-    return [(q.step, q.genome, q.key, q.value, q.status, q.source, q.error) for q in h.queries]
+    return [(q.step, q.genome, q.key, q.value, q.status, q.source, q.error, q.parents, dict(q.predicted)) for q in h.queries]
 
 
 def run_toy(path: Path, *args: object) -> int:
@@ -240,7 +240,9 @@ def test_normal_scores_are_asked_for_where_a_predictor_has_them() -> None:
         def fit(self, graphs: Any, y: Any) -> None: ...
 
         def predict(self, graphs: Any, return_std: bool = False) -> Any:
-            raise AssertionError("label units")
+            assert len(graphs) <= 5, "label units are for the record of what was chosen, not for the choice"
+            relus = np.array([int(g.name[-1]) for g in graphs], float)
+            return (100.0 + relus, relus / 2) if return_std else 100.0 + relus
 
         def predict_normal(self, graphs: Any) -> tuple[np.ndarray, np.ndarray]:
             relus = np.array([int(g.name[-1]) for g in graphs], float)
@@ -250,6 +252,8 @@ def test_normal_scores_are_asked_for_where_a_predictor_has_them() -> None:
         config = EvolveConfig(n_initial=5, batch_size=5, pool_size=200, kappa=kappa, maximize=maximize, breed_rate=0.0)
         r = evolve(toy.ToySpace(), toy.value, Normal(), budget=10, config=config)
         assert {int(q.genome[-1]) for q in r.history.queries[5:]} == {relus}, (maximize, kappa)
+        said = {"value": (100.0 + relus, relus / 2 if kappa else None)}
+        assert [dict(q.predicted) for q in r.history.queries] == [{}] * 5 + [said] * 5
 
 
 # -- the same run again --------------------------------------------------------------------------------------------

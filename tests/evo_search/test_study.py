@@ -288,7 +288,7 @@ def test_one_objective_is_all_that_algorithm_1_takes() -> None:
 def test_strategies_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import EntryPoint
 
-    import evo_search.strategies as strategies
+    import evo_search._registry as registry
 
     assert list_strategies() == ["aging", "algorithm1", "brp", "cg", "local", "neural-predictor", "npenas", "nsga2", "random",
                                  "reinforce"]
@@ -296,7 +296,7 @@ def test_strategies_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SearchError, match=r"no strategy 'randon' \(did you mean 'random'\?\)"):
         get_strategy("randon")
     entries = {"mine": "evo_search.strategies.random:RandomSearch", "broken": "no.such:Thing", "wrong": "builtins:dict"}
-    monkeypatch.setattr(strategies, "entry_points", lambda group: [
+    monkeypatch.setattr(registry, "entry_points", lambda group: [
         EntryPoint(name, value, group) for name, value in entries.items() if group == "cg.strategies"])
     assert isinstance(get_strategy("mine", settings=RandomConfig(3)), RandomSearch)
     assert "mine" in list_strategies()

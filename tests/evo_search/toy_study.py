@@ -49,7 +49,8 @@ class SlowOracle:
 
 def sequence(study: Study) -> list[tuple[Any, ...]]:
     """Everything about a run but the clock."""
-    return [(q.step, q.generation, q.genome, q.key, q.value, dict(q.values), q.source, q.error, q.log)
+    return [(q.step, q.generation, q.genome, q.key, q.value, dict(q.values), q.source, q.error, q.log, q.parents,
+             dict(q.predicted))
             for q in study.history.queries]
 
 
