@@ -127,11 +127,22 @@ class State:
         return sum(c.violation(query.values.get(c.name, np.nan)) for c in self.constraints if not c.of_graph)
 
     @cached_property
+    def _by_front(self) -> tuple[list[Query], np.ndarray]:
+        """The queries of ``ok`` that keep the constraints, and the number of the front of each."""
+        good = [q for q in self.ok if self.violation(q) == 0]
+        return good, front_numbers(points(good, self.objectives))
+
+    @cached_property
+    def front(self) -> tuple[Query, ...]:
+        """The first of ``ranked``: those that no other dominates; with one objective, the best and its equals."""
+        good, fronts = self._by_front
+        return tuple(good[i] for i in np.flatnonzero(fronts == 0))
+
+    @cached_property
     def ranked(self) -> tuple[Query, ...]:
         """``ok`` from best to worst: those that keep the constraints by front (one objective: by value), then the others by
         violation; the earlier of equals first."""
-        good = [q for q in self.ok if self.violation(q) == 0]
-        fronts = front_numbers(points(good, self.objectives))
+        good, fronts = self._by_front
         bad = sorted((q for q in self.ok if self.violation(q) > 0), key=lambda q: (self.violation(q), q.step))
         return (*(good[i] for i in np.argsort(fronts, kind="stable")), *bad)
 

@@ -5,9 +5,10 @@ and a batch is filled one by one: after each choice the deviation of what is sim
 already, while the means stay (GP-BUCB: Desautels, Krause, Burdick, JMLR 15, 2014). The shrinking is that of a
 Gaussian process with a squared exponential kernel on the graph statistics, in place of the predictor's own posterior.
 
-With several objectives one predictor learns each, and every choice uses a random direction: the smallest weighted bound
-(augmented Tchebycheff scalarisation of ParEGO: Knowles, IEEE TEC 10(1), 2006; with upper confidence bounds: Paria et
-al., arXiv 1805.12168, Algorithm 1). ParEGO fits a predictor to each scalarisation; fitting each objective once is cheaper.
+With several objectives one predictor learns each, the whole front are parents, also where it is larger than ``n_parents``, and
+every choice uses a random direction: the smallest weighted bound (augmented Tchebycheff scalarisation of ParEGO: Knowles, IEEE
+TEC 10(1), 2006; with upper confidence bounds: Paria et al., arXiv 1805.12168, Algorithm 1). ParEGO fits a predictor to each
+scalarisation; fitting each objective once is cheaper.
 
 This file must not know a particular space or oracle, and must not import a deep-learning framework.
 """
@@ -86,7 +87,8 @@ class CGSearch(GuidedStrategy):
         if not state.ok:
             return proposals(state.maker.random(c.n_initial, taken, rng), "initial")
         n_bred = min(round(c.breed_rate * c.batch_size), c.batch_size)
-        parents = [state.genome(q) for q in state.ranked[:c.n_parents]]
+        # of a front all are parents: the first few in the order of the plan would be no fair sample of it
+        parents = [state.genome(q) for q in state.ranked[:max(c.n_parents, len(state.front))]]
         chosen = self._chosen(state, parents, c.batch_size - n_bred, taken, rng)
         taken |= chosen.keys()
         children = bred(state, c, parents, c.batch_size - len(chosen), taken, rng)

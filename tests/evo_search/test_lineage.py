@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,17 @@ def test_crossed_children_have_the_genes_of_both_recorded_parents() -> None:
     assert len(pairs) > 15
     for q in pairs:
         assert all(g in (genome[q.parents[0]][i], genome[q.parents[1]][i]) for i, g in enumerate(genome[q.step]))
+
+
+def test_the_whole_front_has_children() -> None:
+    """Also what came late: with several objectives nothing on the front ranks above the rest of it."""
+    study = start(CGSearch(toy.RidgePredictor(), replace(CG, n_parents=1)), 3, objectives={"acc": "max", "size": "min"})
+    study.run(lambda a: {"acc": toy.value(a), "size": float(sum(a))}, 60)
+    known = [q for q in study.history.queries if q.generation < 5]
+    front = {q.step for q in known if not any(
+        o.values != q.values and o.values["acc"] >= q.values["acc"] and o.values["size"] <= q.values["size"] for o in known)}
+    bred = [q for q in study.history.queries if q.generation == 5 and q.source == "bred"]
+    assert len({p for q in bred for p in q.parents} & front) > 1
 
 
 def test_random_networks_have_neither_parents_nor_predictions() -> None:
