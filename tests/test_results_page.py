@@ -133,19 +133,21 @@ def test_check_sees_new_results(results: Path, tmp_path: Path, monkeypatch: pyte
     assert run("--check") == 1
 
 
-def test_latency_tables(tmp_path: Path) -> None:
-    def row(seed: int, device: str, share: float, method: str = "FlopsLatency", labels: int = 100) -> dict[str, object]:
-        return {"labels": labels, "method": method, "epochs": 0, "width": 0, "seed": seed, "device": device, "spearman": 0.5,
+def test_latency_table(tmp_path: Path) -> None:
+    def row(seed: int, share: float, method: str, labels: int = 100, width: int = 200) -> dict[str, object]:
+        return {"labels": labels, "method": method, "epochs": 0, "width": width, "seed": seed, "device": "x", "spearman": 0.5,
                 "within_1": share / 10, "within_5": share / 2, "within_10": share, "fit_s": 2.0 + seed}
 
-    rows = [row(0, "x", 0.2), row(0, "y", 0.4), row(1, "x", 0.4), row(1, "y", 0.6), row(2, "x", 0.9),
-            row(0, "x", 0.8, "LayerwiseLatency", 900), row(0, "x", 0.7, "LayerwiseLatency", 900) | {"epochs": 9}]
+    gcn, line = "BRPLatencyGCN-all", "FlopsLatency"
+    rows = [row(0, 0.2, line), row(1, 0.4, line, width=600), row(0, 0.8, gcn), row(0, 1.0, gcn, width=600),
+            row(0, 0.6, line, 900)]
     (tmp_path / "latency.json").write_text(json.dumps({"rows": rows}))
-    # by hand: seeds 0 and 1 have both devices, means .3 and .5; seed 2 is not complete; other settings do not mix
-    assert _latency_tables.overall(tmp_path)[1] == [
-        (900, "`LayerwiseLatency`", "8.0 %", "40.0 %", "80.0 %", "0.500", 1, 1, "2"),
-        (100, "`FlopsLatency`", "4.0 ± 1.4 %", "20.0 ± 7.1 %", "40.0 ± 14.1 %", "0.500 ± 0.000", 2, 2, "3")]
-    assert _latency_tables.devices(tmp_path) == (("within 10 %, 900 labels", "`LayerwiseLatency`"), [("`x`", "80.0")])
+    # by hand: only the network has a width; shares .1 and .2 within 5 % have a deviation of .0707
+    assert _latency_tables.devices(tmp_path) == (
+        ("labels", "device", "`BRPLatencyGCN`, all six, width 200", "`BRPLatencyGCN`, all six, width 600", "`FlopsLatency`"),
+        [(900, "`x`", "–", "–", "6.0 / 30.0 / 60.0"),
+         (100, "`x`", "8.0 / 40.0 / 80.0", "10.0 / 50.0 / 100.0", "3.0 / 15.0 ± 7.1 / 30.0")])
+    assert _latency_tables.devices(tmp_path / "absent") == (("labels", "device"), [])
 
 
 # -- published figures -------------------------------------------------------------------------------------------
