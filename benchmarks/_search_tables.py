@@ -42,8 +42,8 @@ def runs(results: Path, task: str) -> Runs:
 
 
 def best_after(run: dict[str, Any], n: int) -> float:
-    """Best value of the first ``n`` queries."""
-    return float(max(v for q, v in run["best_so_far"] if q <= n))
+    """Best value of the first ``n`` queries; NaN where all of them failed."""
+    return float(max((v for q, v in run["best_so_far"] if q <= n), default=np.nan))
 
 
 def needed(run: dict[str, Any], goal: float) -> float:
@@ -107,7 +107,7 @@ def figure(results: Path, task: str) -> str:
         marks = sorted({*(m for m in MARKS if m <= end), end})
         at = {m: np.array([best_after(r, m) for r in group]) for m in marks}
         lines.append(_figure.Line(name, [(m, float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else 0.0)
-                                         for m, v in at.items()], strong=name == OURS))
+                                         for m, v in at.items() if np.isfinite(v).all()], strong=name == OURS))
     title, unit = TASKS[task]
     return _figure.svg(lines, f"{title}: best network so far", "networks asked about", f"best {unit}, mean") if lines else ""
 
@@ -218,7 +218,8 @@ def reach(results: Path) -> Table:
     rows, (header, table) = load(results, "search_fronts"), band(results)
     if table and "`neural-predictor`" in header:
         place, random_at = header.index("`neural-predictor`"), header.index("`random`")
-        wins = sum(float(line[place].split()[0]) > float(line[random_at].split()[0]) for line in table)
+        wins = sum(not line[place].startswith("nothing") and float(line[place].split()[0]) > float(line[random_at].split()[0])
+                   for line in table)
         add("ProxylessNAS, 119 + 137 networks along the predicted front: above 256 random ones",
             f"at {wins} of {len(table)} latencies, {len({r['seed'] for r in rows if r['part'] == 'band'})} runs", "everywhere",
             wins == len(table), "Neural Predictor, Figure 8")

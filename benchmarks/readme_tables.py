@@ -8,7 +8,6 @@ A table stands between ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->`` 
 ``NAME*.json`` (a list of objects, or an object with the list ``rows``), one row a measurement:
 
 ``few_shot``  target, method, n_labels, draw, spearman, kendall       (what ``cg evaluate -o`` writes, too)
-``search``    space, strategy, seed, queries, best_value; optional optimum (best possible), queries_to_reach
 ``speed``     the ``parts`` of ``benchmarks/speed.py`` instead of rows
 ``encoders``  no file: read from the config.json of the shipped encoders
 """
@@ -28,11 +27,11 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/protocol.md", "docs/extracting.md", "docs/results.md")
+PAGES = ("README.md", "docs/protocol.md", "docs/extracting.md", "docs/results.md", "docs/search_results.md")
 # A module here has TABLES, name -> function(folder of results) -> (header, lines), and may have FIGURES, name -> (alternative
 # text, function(folder of results) -> SVG); without results there are no lines, and the SVG is empty.
 MODULES = ("_extract_tables", "_rivals_tables", "_published_tables", "_proxies_tables", "_neural_predictor_tables",
-           "_brp_tables", "_latency_tables", "_surgery_tables")
+           "_brp_tables", "_latency_tables", "_surgery_tables", "_search_tables")
 FIGURES_IN = "docs/figures"
 _BLOCK = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results:\2 -->)", re.DOTALL)
 Row = dict[str, Any]
@@ -77,24 +76,6 @@ def goals(results: Path) -> str:
             aim, published = AIMS[target]
             lines.append((target, labels, _spread(rho), f"≥ {aim}", "yes" if rho.mean() >= aim else "**no**", published))
     return _table(("target", "labels", "`CGPredictor`, ρ", "aimed at", "reached", "paper"), sorted(lines))
-
-
-def search(results: Path) -> str:
-    """Best value found, over the seeds."""
-    lines = []
-    measured = rows(results, "search")
-    with_goal = {r["space"] for r in measured if r.get("queries_to_reach") not in (None, "")}  # elsewhere nobody reached one
-    for (space, queries, strategy), group in _groups(measured, "space", "queries", "strategy"):
-        best = _floats(group, "best_value")
-        optimum = _floats(group, "optimum") if group[0].get("optimum") not in (None, "") else None
-        hits = "–" if optimum is None else f"{int((best >= optimum - 1e-6).sum())} of {len(best)}"
-        needed = sorted(int(r["queries_to_reach"]) for r in group if r.get("queries_to_reach") not in (None, ""))
-        after = f", after {', '.join(map(str, needed))}" if needed else ""
-        reached = f"{len(needed)} of {len(best)}{after}" if space in with_goal else "–"
-        lines.append((str(space), int(queries), -best.mean(),
-                      (space, queries, strategy, _spread(best), f"{best.min():.3f}", hits, reached)))
-    return _table(("space", "queries", "strategy", "best, mean of seeds", "worst seed", "optimum found", "goal reached"),
-                  [x[-1] for x in sorted(lines)])
 
 
 def speed(results: Path) -> str:
@@ -151,7 +132,7 @@ def _of_modules() -> dict[str, Callable[[Path], str]]:
 
 FIGURES: dict[str, Callable[[Path], str]] = {}
 TABLES: dict[str, Callable[[Path], str]] = {
-    "goals": goals, "few_shot": few_shot, "search": search, "speed": speed, "encoders": encoders, **_of_modules()}
+    "goals": goals, "few_shot": few_shot, "speed": speed, "encoders": encoders, **_of_modules()}
 
 
 def render(text: str, results: Path) -> str:

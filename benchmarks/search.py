@@ -8,7 +8,8 @@ published ones see of validation), NAS-Bench-301 by its live surrogate, and Once
 and 224 pixels by the AutoBuild surrogate of top-1. What guides a search was pre-trained and taught on the other benchmarks
 only. ``algorithm1, published`` is the search of arXiv 2302.10835 (``EvolveConfig.paper``; on Once-for-All, of which the paper
 gives no settings, those of NAS-Bench-101): its predictor is fitted once, on the random networks it begins with. ``evolution``
-is the same without a predictor. Once-for-All has two references of 20,000 queries beside it.
+is the same without a predictor. ``algorithm1, label units`` predicts in the unit of the labels instead of normal scores, and
+``algorithm1, breed_rate 0`` asks only about what the predictor chose. Once-for-All has two references of 20,000 queries.
 
 One query is one network that nobody asked about before, isomorphic ones being one. Once-for-All and NAS-Bench-301 need files
 that are not shipped and are left out where these are not found. A row is kept in ``runs/<name>.jsonl`` as soon as it is there,
@@ -62,6 +63,7 @@ TASKS = {"nasbench201": Task(lambda: TableOracle("nasbench201"), 300, 100),
          OFA: Task(lambda: AutoBuildOracle("mbv3"), 300, 300)}
 CHEAP = ("random", "aging", "local", "reinforce", "nsga2", "evolution")
 DEAR = ("cg", "algorithm1", "algorithm1, published", "neural-predictor", "npenas", "brp")
+VARIANTS = {"nasbench201": ("algorithm1, label units",), "nasbench101": ("algorithm1, breed_rate 0",)}
 REFERENCES = ("random, 20,000 queries", "evolution, 20,000 queries")
 
 
@@ -73,12 +75,22 @@ def strategy(task: str, name: str) -> Strategy:
         return get_strategy("algorithm1", predictor=default(task) if name != "evolution" else None, settings=settings)
     if name == REFERENCES[1]:
         return get_strategy("algorithm1", predictor=None, settings=EvolveConfig(**LARGE))
-    if name == "algorithm1":
+    if name.startswith("algorithm1"):
         settings = replace(EvolveConfig(), n_initial=LABELS if task == OFA else EvolveConfig().n_initial)
-        return get_strategy(name, predictor=default(task), settings=settings)
+        if name == "algorithm1, breed_rate 0":
+            settings = replace(settings, breed_rate=0.0)
+        predictor = LabelUnits(default(task)) if name == "algorithm1, label units" else default(task)
+        return get_strategy("algorithm1", predictor=predictor, settings=settings)
     if name == "cg":
         return get_strategy(name, settings=CGConfig(n_initial=LABELS) if task == OFA else CGConfig())
     return get_strategy(name.split(",")[0])
+
+
+class LabelUnits:
+    """A predictor that offers a search ``predict`` alone."""
+
+    def __init__(self, predictor: Any) -> None:
+        self.fit, self.predict = predictor.fit, predictor.predict
 
 
 def default(task: str) -> Any:
@@ -118,13 +130,13 @@ def runs(task: str, names: tuple[str, ...], seeds: int, kept: Kept) -> Iterator[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=tuple(TASKS), action="append", help="several times for several; else all")
-    parser.add_argument("--strategy", choices=(*CHEAP, *DEAR, *REFERENCES), action="append")
+    parser.add_argument("--strategy", choices=(*CHEAP, *DEAR, *sum(VARIANTS.values(), ()), *REFERENCES), action="append")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--name", default="search")
     args = parser.parse_args()
     parts = {}
     for task in args.task or TASKS:
-        names = tuple(args.strategy or (*CHEAP, *(REFERENCES if task == OFA else ()), *DEAR))
+        names = tuple(args.strategy or (*CHEAP, *(REFERENCES if task == OFA else ()), *DEAR, *VARIANTS.get(task, ())))
         parts[task] = partial(runs, task, names, args.seeds)
     run(args.name, {"tasks": {t: {"cheap": k.cheap, "dear": k.dear} for t, k in TASKS.items()}, "reference": REFERENCE,
                     "labels": LABELS, "large": LARGE}, dict.fromkeys(TASKS, ("strategy",)), parts)

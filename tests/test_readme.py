@@ -107,16 +107,12 @@ def test_tables_from_rows(tmp_path: Path) -> None:
     rows = [{"target": "t", "method": m, "n_labels": 40, "draw": d, "spearman": s, "kendall": s - 0.5}
             for m, values in (("poor", (0.5, 0.5)), ("good", (0.8, 0.9))) for d, s in enumerate(values)]
     (tmp_path / "few_shot-t.json").write_text(json.dumps({"rows": rows}))
-    (tmp_path / "search.csv").write_text("space,strategy,seed,queries,best_value,optimum,queries_to_reach\n"
-                                         "s,ours,0,90,94.37,94.37,47\n"
-                                         "s,ours,1,90,94.17,94.37,\n")
-    page = "<!-- results:few_shot -->\nold\n<!-- /results:few_shot -->\n<!-- results:search -->\n<!-- /results:search -->\n"
+    page = "<!-- results:few_shot -->\nold\n<!-- /results:few_shot -->\n"
     text = readme_tables.render(page, tmp_path)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     # by hand: mean .85, standard deviation sqrt(2 * .05^2 / 1) = .0707
     assert lines[2] == "| t | 40 | good | 0.850 ± 0.071 | 0.350 ± 0.071 | 2 |"
     assert lines[3] == "| t | 40 | poor | 0.500 ± 0.000 | 0.000 ± 0.000 | 2 |"
-    assert lines[6] == "| s | 90 | ours | 94.270 ± 0.141 | 94.170 | 1 of 2 | 1 of 2, after 47 |"
     assert "old" not in text
     assert readme_tables.render(text, tmp_path) == text
 
