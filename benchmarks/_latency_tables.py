@@ -1,6 +1,6 @@
-"""Table of docs/results.md from ``results/latency.json``, which ``benchmarks/latency.py`` writes.
+"""Tables of docs/results.md from ``results/latency.json``, which ``benchmarks/latency.py`` writes.
 
-The function takes the folder of results and gives a header and lines; a file that is not there gives no line.
+Each function takes the folder of results and gives a header and lines; a file that is not there gives no line.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _published_tables
 import numpy as np
 
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
@@ -18,10 +19,32 @@ METHODS = {"BRPLatencyGCN": "`BRPLatencyGCN`", "BRPLatencyGCN-all": "`BRPLatency
            "FlopsLatency": "`FlopsLatency`"}
 
 
+def _rows(results: Path) -> list[dict[str, Any]]:
+    path = results / "latency.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return found
+
+
+def published(results: Path) -> Table:
+    """Spearman's rho of predicted and measured latency, ours ± standard deviation (n - 1) beside published figures."""
+    theirs = _published_tables.load(_published_tables.PUBLISHED)["latency"]
+    rows = [r for r in _rows(results) if r["labels"] == theirs["labels"] and (r["width"] == 200 or r["method"][:3] != "BRP")]
+    header, lines = [f"{theirs['labels']} labels"], []
+    for method in theirs["methods"]:
+        header += [f"{METHODS[method]}, ours", f"[{theirs['source']}]"]
+    for device in theirs["methods"]["FlopsLatency"]:
+        line = [f"`{device}`"]
+        for method, figures in theirs["methods"].items():
+            ours = np.array([r["spearman"] for r in rows if (r["device"], r["method"]) == (device, method)])
+            spread = f" ± {ours.std(ddof=1):.3f}" if len(ours) > 1 else ""
+            line += [f"{ours.mean():.3f}{spread}" if len(ours) else "–", f"{figures[device]:.3f}" if device in figures else "–"]
+        lines.append(tuple(line))
+    return tuple(header), lines if rows else []
+
+
 def devices(results: Path) -> Table:
     """Shares within 1, 5 (± standard deviation, n - 1) and 10 % for each device, one column a predictor and width."""
-    path = results / "latency.json"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = _rows(results)
 
     def column(r: dict[str, Any]) -> tuple[int, int]:
         return list(METHODS).index(r["method"]), r["width"] if r["method"].startswith("BRP") else 0
@@ -41,4 +64,4 @@ def devices(results: Path) -> Table:
     return header, lines
 
 
-TABLES: dict[str, Callable[[Path], Table]] = {"latency": devices}
+TABLES: dict[str, Callable[[Path], Table]] = {"latency": devices, "latency_published": published}

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _published_tables
+
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 _TITLES = {"nasbench101": "NAS-Bench-101", "nasbench201": "NAS-Bench-201", "nasbench301": "NAS-Bench-301"}
 
@@ -29,6 +31,36 @@ def by_proxy(results: Path, key: str) -> Table:
         lines.append((-sum(f[key] for f in figures), (
             f"`{name}`", *(f"{f[key]:.2f} ± {f[f'{key}_std']:.2f}" for f in figures))))
     return ("proxy", *(_TITLES[s] for s in spaces)), [line for _, line in sorted(lines)]
+
+
+def published(results: Path) -> Table:
+    """Spearman's rho, ours beside published figures: a proxy a line, in the order of ``by_proxy``."""
+    theirs = _published_tables.load(_published_tables.PUBLISHED)["proxies"]
+    spaces = _spaces(results)
+    header = ["proxy"]
+    for space in spaces:
+        header += [f"{_TITLES[space]}, ours", *(f"[{source}]" for source in theirs)]
+    lines = []
+    for title, *_ in by_proxy(results, "spearman")[1]:
+        name, line = title.strip("`"), [title]
+        for space, here in spaces.items():
+            line += [f"{here['proxies'][name]['spearman']:.2f}", *(
+                f"{figures[name][space]:.2f}" if name in figures else "–" for figures in theirs.values())]
+        lines.append(tuple(line))
+    return tuple(header), lines
+
+
+def trees_published(results: Path) -> Table:
+    """What trees make of the proxies, ours beside published figures at the same number of labels."""
+    theirs, lines = _published_tables.load(_published_tables.PUBLISHED)["proxy_trees"], []
+    for space, here in _spaces(results).items():
+        ours = {r["predictor"]: r for r in here["few_labels"] if r["n_labels"] == theirs["labels"]}
+        shown = (_spread(ours.get(name)) for name in ("trees on proxies", "trees on proxies and statistics"))
+        lines.append((_TITLES[space], *shown, *(f"{theirs[what][space]:.3f}" for what in (
+            "proxies", "both", "encoding"))))
+    source = theirs["source"]
+    return (f"{theirs['labels']} labels", "ours, proxies", "ours, proxies and statistics", f"[{source}], proxies",
+            f"[{source}], proxies and encoding", f"[{source}], encoding"), lines
 
 
 def sizes(results: Path) -> Table:
@@ -66,5 +98,7 @@ def _labels_of(space: str) -> Callable[[Path], Table]:
 TABLES: dict[str, Callable[[Path], Table]] = {
     "proxies_spearman": lambda results: by_proxy(results, "spearman"),
     "proxies_kendall": lambda results: by_proxy(results, "kendall"),
+    "proxies_published": published,
+    "proxies_trees_published": trees_published,
     "proxies_sizes": sizes,
     **{f"proxies_labels_{space}": _labels_of(space) for space in _TITLES}}

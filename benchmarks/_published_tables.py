@@ -7,6 +7,9 @@ and tested networks where they are not ours), and ``figures``, each with
 ``space``, ``criterion``, ``labels``, ``value``  in the words of our results; ``std`` where given
 ``ours``                our predictors that stand beside it
 ``few_shot``            target of ``few_shot.py`` to compare with; without it ``rivals-<space>.csv``
+
+``proxies`` (source -> our name -> space -> Spearman's rho), ``proxy_trees`` and ``latency`` (Spearman's rho by device) stand
+beside the results of ``proxies.py`` and ``latency.py`` (``_proxies_tables``, ``_latency_tables``).
 """
 
 from __future__ import annotations

@@ -191,10 +191,14 @@ def test_bad_published_figure(field: str, value: object, tmp_path: Path) -> None
 
 def test_published_figures_name_what_exists() -> None:
     from evo_search.rivals import RIVALS
+    from finetune.proxies import PROXIES
 
     found = _published_tables.load(_published_tables.PUBLISHED)
     measured = {r["method"] for r in readme_tables.rows(ROOT / "benchmarks" / "results", "few_shot")}
-    assert {p["source"] for p in found["figures"]} == set(found["sources"])
+    others = {*found["proxies"], found["proxy_trees"]["source"], found["latency"]["source"]}
+    assert {p["source"] for p in found["figures"]} | others == set(found["sources"])
+    assert {name for figures in found["proxies"].values() for name in figures} == set(PROXIES)
+    assert set(found["latency"]["methods"]) <= set(_latency_tables.METHODS)
     for p in found["figures"]:
         assert set(p["ours"]) <= (measured if "few_shot" in p else set(RIVALS)), p
         assert -1 <= p["value"] <= 1
