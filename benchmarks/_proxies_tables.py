@@ -37,15 +37,16 @@ def published(results: Path) -> Table:
     """Spearman's rho, ours beside published figures: a proxy a line, in the order of ``by_proxy``."""
     theirs = _published_tables.load(_published_tables.PUBLISHED)["proxies"]
     spaces = _spaces(results)
+    beside = {s: {name: f for name, f in theirs.items() if any(s in of_proxy for of_proxy in f.values())} for s in spaces}
     header = ["proxy"]
     for space in spaces:
-        header += [f"{_TITLES[space]}, ours", *(f"[{source}]" for source in theirs)]
+        header += [f"{_TITLES[space]}, ours", *(f"[{source}]" for source in beside[space])]
     lines = []
     for title, *_ in by_proxy(results, "spearman")[1]:
         name, line = title.strip("`"), [title]
         for space, here in spaces.items():
-            line += [f"{here['proxies'][name]['spearman']:.2f}", *(
-                f"{figures[name][space]:.2f}" if name in figures else "–" for figures in theirs.values())]
+            values = (figures.get(name, {}).get(space) for figures in beside[space].values())
+            line += [f"{here['proxies'][name]['spearman']:.2f}", *("–" if v is None else f"{v:.2f}" for v in values)]
         lines.append(tuple(line))
     return tuple(header), lines
 
