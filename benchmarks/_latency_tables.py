@@ -12,6 +12,7 @@ from typing import Any
 
 import _published_tables
 import numpy as np
+from _spread import spread
 
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 METHODS = {"BRPLatencyGCN": "`BRPLatencyGCN`", "BRPLatencyGCN-all": "`BRPLatencyGCN`, all six",
@@ -36,8 +37,7 @@ def published(results: Path) -> Table:
         line = [f"`{device}`"]
         for method, figures in theirs["methods"].items():
             ours = np.array([r["spearman"] for r in rows if (r["device"], r["method"]) == (device, method)])
-            spread = f" ± {ours.std(ddof=1):.3f}" if len(ours) > 1 else ""
-            line += [f"{ours.mean():.3f}{spread}" if len(ours) else "–", f"{figures[device]:.3f}" if device in figures else "–"]
+            line += [spread(ours) if len(ours) else "–", f"{figures[device]:.3f}" if device in figures else "–"]
         lines.append(tuple(line))
     return tuple(header), lines if rows else []
 
@@ -58,8 +58,7 @@ def devices(results: Path) -> Table:
         for wanted in columns:
             group = [r for r in rows if (r["labels"], r["device"], column(r)) == (labels, device, wanted)]
             one, five, ten = (100 * np.array([r[f"within_{n}"] for r in group]) for n in (1, 5, 10))
-            spread = f" ± {five.std(ddof=1):.1f}" if len(group) > 1 else ""
-            cells.append(f"{one.mean():.1f} / {five.mean():.1f}{spread} / {ten.mean():.1f}" if group else "–")
+            cells.append(f"{one.mean():.1f} / {spread(five, 1)} / {ten.mean():.1f}" if group else "–")
         lines.append((labels, f"`{device}`", *cells))
     return header, lines
 

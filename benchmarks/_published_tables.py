@@ -21,6 +21,7 @@ from typing import Any
 
 import _rivals_tables
 import numpy as np
+from _spread import spread
 
 PUBLISHED = Path(__file__).with_name("published.json")
 _FIELDS = {"method", "source", "space", "criterion", "labels", "value", "ours"}
@@ -80,8 +81,7 @@ def beside(results: Path, space: str) -> _rivals_tables.Table:
 
 
 def _measured(n: int, x: np.ndarray, name: bool) -> str:
-    text = f"{x.mean():.3f}" + (f" ± {x.std(ddof=1):.3f}" if len(x) > 1 else "")
-    return f"{text} ({n} labels)" if name else text
+    return f"{spread(x)} ({n} labels)" if name else spread(x)
 
 
 def sources(_: Path) -> _rivals_tables.Table:

@@ -12,6 +12,9 @@ from typing import Any
 
 import _figure
 import numpy as np
+from _spread import spread
+
+from evo_search import objectives
 
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 Runs = dict[str, list[dict[str, Any]]]
@@ -92,11 +95,6 @@ def strategies(results: Path, task: str) -> Table:
     return header, [line for _, line in sorted(lines)]
 
 
-def spread(values: np.ndarray, digits: int = 3) -> str:
-    """Mean ± standard deviation (n - 1)."""
-    return f"{values.mean():.{digits}f}" + (f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else "")
-
-
 def figure(results: Path, task: str) -> str:
     """Mean of the best so far against queries, one line a strategy; empty without results."""
     lines = []
@@ -114,12 +112,8 @@ def figure(results: Path, task: str) -> str:
 
 def hypervolume(front: list[list[float]], reference: tuple[float, float]) -> float:
     """Area that ``[latency, accuracy]`` points dominate, up to ``reference`` (latency, accuracy)."""
-    area, best = 0.0, reference[1]
-    for latency, accuracy in sorted(front):
-        if latency < reference[0] and accuracy > best:
-            area += (reference[0] - latency) * (accuracy - best)
-            best = accuracy
-    return area
+    latency, accuracy = reference
+    return objectives.hypervolume(np.array([[t, -a] for t, a in front]).reshape(-1, 2), np.array([latency, -accuracy]))
 
 
 def fronts(results: Path) -> Table:
@@ -149,11 +143,9 @@ def fronts(results: Path) -> Table:
 
 def best_of(points: list[list[float]]) -> list[list[float]]:
     """The points that no other dominates, by latency."""
-    found: list[list[float]] = []
-    for latency, accuracy in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not found or accuracy > found[-1][1]:
-            found.append([latency, accuracy])
-    return found
+    distinct = sorted({(t, a) for t, a in points})
+    keep = objectives.non_dominated(np.array([[t, -a] for t, a in distinct]).reshape(-1, 2))
+    return [list(p) for p, kept in zip(distinct, keep, strict=True) if kept]
 
 
 def accuracy_at(front: list[list[float]], latency: float) -> float:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _spread import spread
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/protocol.md", "docs/extracting.md", "docs/results.md", "docs/search_results.md")
@@ -59,7 +60,7 @@ def few_shot(results: Path) -> str:
     for (target, labels, method), group in _groups(rows(results, "few_shot"), "target", "n_labels", "method"):
         rho, tau = _floats(group, "spearman"), _floats(group, "kendall")
         lines.append((str(target), int(labels), -rho.mean(),
-                      (target, labels, method, _spread(rho), _spread(tau), str(len(rho)))))
+                      (target, labels, method, spread(rho), spread(tau), str(len(rho)))))
     return _table(("target", "labels", "method", "Spearman ρ", "Kendall τ", "draws"), [x[-1] for x in sorted(lines)])
 
 
@@ -74,7 +75,7 @@ def goals(results: Path) -> str:
         if method == "default" and target in AIMS:
             rho = _floats(group, "spearman")
             aim, published = AIMS[target]
-            lines.append((target, labels, _spread(rho), f"≥ {aim}", "yes" if rho.mean() >= aim else "**no**", published))
+            lines.append((target, labels, spread(rho), f"≥ {aim}", "yes" if rho.mean() >= aim else "**no**", published))
     return _table(("target", "labels", "`CGPredictor`, ρ", "aimed at", "reached", "paper"), sorted(lines))
 
 
@@ -156,12 +157,6 @@ def _groups(items: Sequence[Row], *keys: str) -> Iterable[tuple[tuple[str, ...],
 
 def _floats(group: Sequence[Row], name: str) -> np.ndarray:
     return np.array([float(r[name]) for r in group])
-
-
-def _spread(values: np.ndarray, digits: int = 3) -> str:
-    """Mean ± standard deviation (n - 1)."""
-    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
 
 
 def _number(value: Any) -> str:
