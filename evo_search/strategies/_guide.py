@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -163,9 +163,19 @@ class Guide:
 
 
 class GuidedStrategy(Strategy):
-    """A strategy that asks ``self._guide``; another predictor or view makes another description."""
+    """A strategy that asks ``self._guide``; another predictor or view makes another description.
 
-    _guide: Guide
+    Attributes:
+        config: class of its settings, made without arguments where none are given.
+        learner: name of the predictor that is used where none is given.
+    """
+
+    config: ClassVar[type]
+    learner: ClassVar[str]
+
+    def __init__(self, predictor: Any = None, settings: Any = None, view: str | None = None) -> None:
+        self.settings = settings or self.config()
+        self._guide = Guide(self.learner if predictor is None else predictor, view)
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), **self._guide.describe()}

@@ -9,13 +9,13 @@ limit is a ``Constraint`` of the study, of a function that predicts it from the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from evo_search._evolve_config import SearchError, positive_integers, rates
 from evo_search.strategies._base import Proposal, State, one_objective, proposals
-from evo_search.strategies._guide import Guide, GuidedStrategy, utilities
+from evo_search.strategies._guide import GuidedStrategy, utilities
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,9 @@ class BRPSearch(GuidedStrategy):
     """
 
     name: ClassVar[str] = "brp"
-
-    def __init__(self, predictor: Any = None, settings: BRPConfig | None = None, view: str | None = None) -> None:
-        self.settings: BRPConfig = settings or BRPConfig()
-        self._guide = Guide("brp" if predictor is None else predictor, view)
+    config: ClassVar[type] = BRPConfig
+    learner: ClassVar[str] = "brp"
+    settings: BRPConfig
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
         from evo_search.iterative import next_batch

@@ -16,7 +16,7 @@ import numpy as np
 
 from evo_search._evolve_config import positive_integers
 from evo_search.strategies._base import Proposal, State, one_objective, proposals
-from evo_search.strategies._guide import Guide, GuidedStrategy, utilities
+from evo_search.strategies._guide import GuidedStrategy, utilities
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,9 @@ class NPENAS(GuidedStrategy):
     """
 
     name: ClassVar[str] = "npenas"
-
-    def __init__(self, predictor: Any = None, settings: NPENASConfig | None = None, view: str | None = None) -> None:
-        self.settings: NPENASConfig = settings or NPENASConfig()
-        self._guide = Guide("gnn" if predictor is None else predictor, view)
+    config: ClassVar[type] = NPENASConfig
+    learner: ClassVar[str] = "gnn"
+    settings: NPENASConfig
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
         c, taken = self.settings, set(state.taken)

@@ -75,10 +75,12 @@ class CGSearch(GuidedStrategy):
     """
 
     name: ClassVar[str] = "cg"
+    config: ClassVar[type] = CGConfig
+    learner: ClassVar[str] = "default"
+    settings: CGConfig
 
     def __init__(self, predictor: Any = None, settings: CGConfig | None = None, view: str | None = None) -> None:
-        self.settings: CGConfig = settings or CGConfig()
-        self._guide = Guide("default" if predictor is None else predictor, view)
+        super().__init__(predictor, settings, view)
         self._spare = self._guide.another()  # of which nothing is ever fitted
         self._guides: dict[str, Guide] = {}
 
