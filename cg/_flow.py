@@ -8,6 +8,7 @@ from numba import njit
 from cg._context import ADD as _ADD
 from cg._context import NORM as _NORM
 from cg._context import receptive_field, signal
+from cg._field import N_FIELD, propagate, signal_chance, summarise
 from cg._hashing import _csr
 
 N_KINDS, N_STAGES, N_HOPS = 15, 6, 9
@@ -70,7 +71,7 @@ def _visits(n, start_in, edge_in, src, outputs, chance, out_chance):  # type: ig
 
 
 @njit(cache=True)
-def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, out):  # type: ignore[no-untyped-def]
+def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, norm_of, out):  # type: ignore[no-untyped-def]
     """Fill ``out`` (order of ``cg.global_statistics.STATISTICS``); nodes must be in topological order."""
     n, n_edges = len(spec), len(src)
     start_in, edge_in = _csr(n, dst)
@@ -284,4 +285,22 @@ def statistics_kernel(spec, src, dst, outputs, kind_of, profile, cost, out):  # 
             reads[i, :] = 0.0
             reads[i, mine] = 1.0
     for i in range(k, k + N_HOPS * (N_HOPS + 1)):
+        out[i] = np.log1p(out[i])
+    k += N_HOPS * (N_HOPS + 1)
+
+    # mean field, and walks that go where the signal comes from
+    norm = norm_of[spec]
+    K, G, both = propagate(n, start_in, edge_in, src, outputs, kind, prof, norm, c[:, 1])
+    summarise(n, start_in, edge_in, src, outputs, kind, prof, norm, c[:, 1], stage, K, G, both, out[k:k + N_FIELD])
+    k += N_FIELD
+    chance = signal_chance(n, start_in, edge_in, src, kind, prof, K)
+    for w in range(5):
+        weight = np.ones(n) if w == 0 else prof[:, 6 + w].copy()
+        _, _, m, s = _walk(n, start_in, edge_in, src, weight, outputs, chance, out_local)
+        out[k], out[k + 1] = np.log1p(m), np.log1p(s)
+        k += 2
+    visits = _visits(n, start_in, edge_in, src, outputs, chance, out_local)
+    for i in range(n):
+        out[k + kind[i]] += visits[i]
+    for i in range(k, k + N_KINDS):
         out[i] = np.log1p(out[i])

@@ -18,6 +18,10 @@ how often the resolution has been halved since the input (0 to 5):
 ``pair.*``       edges between kinds, log(1 + n), operators that only move data contracted
 ``hop.*``        ``hop.a.b``: how much computing operators of kind a read from kind b, seen through norms, activations, merges
                  and moves (each merge splits evenly), log(1 + sum)
+``field.*``      mean-field signal propagation (``cg._field``): what zero-cost proxies measure, in expectation over weights; and
+``field0-4.*``   the same per stage
+``flow.*``       mean and standard deviation along a walk from the output that goes where the signal's variance comes from
+``visit.*``      expected visits of that walk per kind
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from typing import Final
 
 import numpy as np
 
+from cg._field import FIELD, FIELD_STAGE, FIELD_STAGES, PER_BATCH, PER_IMAGE
 from cg._table_arrays import Column, costs
 from cg.errors import GraphError
 from cg.graph import Graph
@@ -56,6 +61,8 @@ STATISTICS: Final[tuple[str, ...]] = (
     *(f"{group}.{k}.{s}" for group in ("count", "back", "front") for k in KINDS for s in range(N_STAGES)),
     *(f"pair.{a}.{b}" for a in KINDS for b in KINDS),
     *(f"hop.{a}.{b}" for a in HOPS for b in (*HOPS, "input")),
+    *(f"field.{c}" for c in FIELD), *(f"field{s}.{c}" for s in range(FIELD_STAGES) for c in FIELD_STAGE),
+    *(f"flow.{w}_{m}" for w in _WALKS for m in ("mean", "std")), *(f"visit.{k}" for k in KINDS),
 )
 GROUPS: Final = np.array([n.split(".")[0].rstrip("0123456789") for n in STATISTICS])
 
@@ -70,7 +77,7 @@ def statistics(graphs: Sequence[Graph]) -> np.ndarray:
 
     out = np.zeros((len(graphs), len(STATISTICS)))
     for row, g in zip(out, graphs, strict=True):
-        statistics_kernel(g.spec, g.src, g.dst, g.outputs, _KIND.get(), _PROFILE.get(), costs(), row)
+        statistics_kernel(g.spec, g.src, g.dst, g.outputs, _KIND.get(), _PROFILE.get(), costs(), _NORM.get(), row)
         if not np.isfinite(row).all():
             bad = STATISTICS[int(np.flatnonzero(~np.isfinite(row))[0])]
             raise GraphError(f"graph {g.name!r}: statistic {bad} is not finite; check the shapes of its nodes")
@@ -122,5 +129,13 @@ def _profile(_: int, spec: NodeSpec) -> np.ndarray:
                      category == "move", spec.op == "Input"], np.float64)
 
 
+def _shares(spec: NodeSpec) -> int:
+    """What a normalisation takes away: the mean over a batch, over one image, or neither."""
+    if spec.op.startswith("BatchNorm"):
+        return PER_BATCH
+    return PER_IMAGE if spec.op.startswith("InstanceNorm") else 0
+
+
 _KIND = Column(lambda i, s: _kind(s), np.int64)
 _PROFILE = Column(_profile, np.float64, 13)
+_NORM = Column(lambda i, s: _shares(s), np.int64)

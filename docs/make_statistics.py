@@ -43,6 +43,13 @@ GROUP_MEANING = {
     "pair": "Per pair of kinds; operators that only move data are looked through.",
     "hop": f"What computing operators read from each other ({', '.join(HOPS)}, and `input`: the network's input), seen through "
            "everything that stands between them; a node with several arguments splits evenly.",
+    "field": "Signal propagation at initialisation as a mean field, `cg/_field.py`: what random weights do to the signal of an "
+             "image, of a similar one (correlation 0.5) and of a far place of the same image, and to a gradient from the "
+             "output back, in expectation over the weights. These are zero-cost proxies without a batch and without noise; "
+             "`field<s>` is the same for the nodes of stage s, the last one taking everything smaller.",
+    "flow": "Along a walk from the output that steps to each producer with the share of the signal's variance that comes from "
+            "it, as ln(1 + x).",
+    "visit": "That walk, per kind of node.",
 }
 # "Layers" are operators with a weight matrix or kernel: convolutions, Gemm, MatMul and the like, recurrent layers.
 COLUMN_MEANING = {
@@ -82,6 +89,28 @@ COLUMN_MEANING = {
     "front.<kind>.<s>": "ln(1 + expected visits), walk from the input",
     "pair.<kind>.<kind>": "ln(1 + edges from the first kind to the second)",
     "hop.<kind>.<kind>": "ln(1 + sum over operators of the first kind of the share they read from the second)",
+    "field.out_scale": "ln second moment of the output", "field.out_like": "correlation of the outputs for two similar images",
+    "field.act_far": "mean over activations of the correlation, at their input, of two far places",
+    "field.act_near": "the same of neighbours", "field.act_like": "the same of two similar images",
+    "field.act_like_min": "its smallest value", "field.zen": "sum over layers of ln(fan-in x second moment) / 2: Zen-NAS",
+    "field.norm_mean": "mean ln variance that enters a normalisation", "field.norm_min": "its smallest value",
+    "field.norm_std": "its standard deviation",
+    "field.add_share": "mean over additions of the largest argument's share of the variance",
+    "field.grad_norm": "ln squared norm of the gradient of all weights", "field.fisher": "ln of the Fisher score",
+    "field.snip": "ln of the SNIP score", "field.grad_in": "ln squared norm of the gradient of one channel of the input",
+    "field.layer_mean": "mean over layers of ln squared norm of a layer's weight gradient",
+    "field.layer_std": "its standard deviation", "field.layer_min": "its smallest value",
+    "field.layer_max": "its largest value",
+    "field.layer_slope": "its slope from layer to layer",
+    "field.node_std": "standard deviation over nodes of ln squared norm of the gradient of a node's values",
+    "field.node_max": "its largest value",
+    "field.codes": "share of rectifiers in which two similar images differ (NASWOT)",
+    "field<s>.layer": "mean over layers of ln squared norm of a layer's weight gradient",
+    "field<s>.like": "mean over activations of the correlation, at their input, of two similar images",
+    "field<s>.far": "the same of two far places", "field<s>.near": "the same of neighbours",
+    "field<s>.grad": "mean over activations of ln squared norm of their gradient",
+    "flow.nodes_<m>": "all nodes", "flow.layers_<m>": "layers", "flow.spatial_<m>": "convolutions with a kernel above 1",
+    "flow.acts_<m>": "activations", "flow.pools_<m>": "pooling windows", "visit.<kind>": "ln(1 + expected visits)",
 }
 
 
@@ -117,8 +146,12 @@ def _pattern(name: str) -> str:
     head, rest = name.split(".", 1)
     if head.startswith("stage"):
         return f"stage<s>.{rest}"
-    if head == "path":
-        return f"path.{rest.split('_', 1)[0]}_<m>"
+    if head != "field" and head.startswith("field"):
+        return f"field<s>.{rest}"
+    if head in ("path", "flow"):
+        return f"{head}.{rest.split('_', 1)[0]}_<m>"
+    if head == "visit":
+        return "visit.<kind>"
     if head == "kind":
         return f"kind.{rest.split('.')[0]}.<kind>"
     if head in ("pair", "hop"):

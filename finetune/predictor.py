@@ -26,7 +26,7 @@ from finetune.sources import SHARED, resolve
 from finetune.targets import LabelScale, check_labels, normal_scores
 
 # Columns that hold log(1 + n) and have a natural scale to go back to.
-_LOGARITHMIC = np.isin(GROUPS, ("path", "kind", "count", "back", "front", "pair", "hop")) & np.array(
+_LOGARITHMIC = np.isin(GROUPS, ("path", "kind", "count", "back", "front", "pair", "hop", "flow", "visit")) & np.array(
     ["_share" not in name for name in STATISTICS])
 # How much a group of statistics counts in a distance. Chosen once for all families on development draws (docs/protocol.md).
 GROUP_WEIGHTS = {"path": 2.0, "rf": 4.0, "pair": 2.0, "hop": 2.0, "signal": 3.0, "back": 2.0, "kind.back": 1.5,

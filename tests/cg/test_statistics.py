@@ -25,7 +25,8 @@ def layers(b: GraphBuilder, x: int) -> int:
 
 def test_columns_have_unique_names_and_groups() -> None:
     assert len(set(STATISTICS)) == len(STATISTICS) == len(GROUPS)
-    assert set(GROUPS) == {"total", "path", "rf", "shape", "signal", "stage", "kind", "count", "back", "front", "pair", "hop"}
+    assert set(GROUPS) == {"total", "path", "rf", "shape", "signal", "stage", "kind", "count", "back", "front", "pair", "hop",
+                           "field", "flow", "visit"}
 
 
 def test_a_chain_by_hand() -> None:
