@@ -15,7 +15,7 @@ import time
 
 import _record
 
-from evo_search.targets import METHODS, TARGETS, get_target, make_methods, pool
+from evo_search.targets import METHODS, MORE_METHODS, TARGETS, get_target, make_methods, pool
 from finetune.protocol import evaluate, summarize
 
 
@@ -34,7 +34,7 @@ def main() -> None:
         def report(method: str, done: int, total: int, name: str = name, began: float = began) -> None:
             print(f"{name}: {done}/{total} {method} {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
 
-        rows = evaluate(graphs, target.metric, make_methods(name, args.method or (*METHODS[:-1], "statistics", "default")),
+        rows = evaluate(graphs, target.metric, make_methods(name, args.method or (*METHODS, *MORE_METHODS)),
                         n_labels=target.n_labels, draws=args.draws, seed=args.seed, n_test=target.n_test, target=name,
                         progress=report)
         for line in summarize(rows):

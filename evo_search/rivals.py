@@ -56,8 +56,8 @@ def _default(number: int, family: str) -> Any:
     from finetune import CGPredictor
 
     if family in FAMILIES:
-        return CGPredictor(f"default-without-{family}", [f for f in FAMILIES if f != family], number)
-    return CGPredictor("default", None, number)
+        return CGPredictor(None, [f for f in FAMILIES if f != family], number)
+    return CGPredictor(random_state=number)
 
 
 RIVALS: dict[str, Rival] = {r.name: r for r in (

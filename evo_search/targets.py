@@ -39,6 +39,7 @@ TARGETS = {t.name: t for t in (
 )}
 FAMILIES = ("nasbench101", "nasbench201", "nasbench301")
 METHODS = ("random", "params", "macs", "trees", "gnn-finetune", "cl-finetune", "default")
+MORE_METHODS = ("statistics", "default+encoder")
 _POOL_101 = 12_000  # of 423,624: enough for 50 labels and 5,000 test networks in every draw
 
 
@@ -88,7 +89,8 @@ def make_methods(name: str, methods: Sequence[str] = METHODS) -> dict[str, Any]:
         "gnn-finetune": lambda d: _source_net("gnn", family),
         "cl-finetune": lambda d: _source_net("cl", family),
         "statistics": lambda d: CGPredictor(None, (), d),
-        "default": lambda d: CGPredictor(f"default-without-{family}", sources, d),
+        "default": lambda d: CGPredictor(None, sources, d),
+        "default+encoder": lambda d: CGPredictor(f"default-without-{family}", sources, d),
     }
     for m in methods:
         if m not in known:

@@ -25,7 +25,7 @@ def finetune(
     graphs: Annotated[Path, _GRAPHS],
     labels: Annotated[Path, typer.Option("--labels", help="CSV with the header id,<metric>; some of the graphs.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the predictor.")],
-    encoder: Annotated[str, typer.Option("--encoder", help="Folder of 'cg pretrain', a shipped name, or 'none'.")] = "default",
+    encoder: Annotated[str, typer.Option("--encoder", help="Folder of 'cg pretrain', or a shipped name.")] = "none",
     sources: Annotated[str | None, typer.Option(
         "--sources", help="Labelled families to learn from: names and Parquet files joined by commas, or 'none'; "
                           "else all shipped ones but the target's own.")] = None,

@@ -1,8 +1,8 @@
 """``CGPredictor``: the one front door. A scikit-learn regressor from graphs and a few labels to scores, with uncertainty.
 
-Four Gaussian processes look at a network: at its statistics on a logarithmic and on a natural scale, each once alone and
-once together with what the best source family says and with the learned embedding. Leave-one-out evidence on the user's labels
-decides how much each one counts, so that a source or an encoder that does not help is faded out.
+Four Gaussian processes look at the statistics of a network: on a logarithmic and on a natural scale, each with two ideas of
+what counts, the wiring or the sizes. Leave-one-out evidence on the user's labels decides how much each one counts. What other
+families say is their common mean, firmly with few labels and hardly at all with many. An encoder's embedding joins four more.
 """
 
 from __future__ import annotations
@@ -15,35 +15,52 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from cg.errors import CGError, LeakageError, StorageError
+from cg.errors import CGError, LabelError, LeakageError, StorageError
 from cg.files import atomic_path
 from cg.global_statistics import GROUPS, STATISTICS, statistics
 from cg.graph import Graph
 from cg.graphset import GraphSet
 from finetune.gp import GaussianProcess, Standardizer
-from finetune.metrics import spearman
-from finetune.sources import SHARED, resolve
+from finetune.sources import Prior, resolve
 from finetune.targets import LabelScale, check_labels, normal_scores
 
 # Columns that hold log(1 + n) and have a natural scale to go back to.
 _LOGARITHMIC = np.isin(GROUPS, ("path", "kind", "count", "back", "front", "pair", "hop", "flow", "visit")) & np.array(
     ["_share" not in name for name in STATISTICS])
-# How much a group of statistics counts in a distance. Chosen once for all families on development draws (docs/protocol.md).
-GROUP_WEIGHTS = {"path": 2.0, "rf": 4.0, "pair": 2.0, "hop": 2.0, "signal": 3.0, "back": 2.0, "kind.back": 1.5,
-                 "kind.longest": 0.7, "front": 0.7, "kind.nodes_share": 0.5, "count": 0.5, "shape": 0.5, "stage": 0.5,
-                 "total": 0.5}
-_COLUMN_WEIGHTS = np.sqrt([GROUP_WEIGHTS.get(".".join(name.split(".")[:2]), GROUP_WEIGHTS.get(group, 1.0))
-                           for name, group in zip(STATISTICS, GROUPS, strict=True)])
-EVIDENCE_TEMPERATURE = 8.0
-PRIOR_SHARE, EMBEDDING_SHARE = 0.25, 1 / 6
-_FORMAT = 1
+# How much a group of statistics counts in a squared distance, a line for each view; a group that is not named counts 1. Chosen
+# once for all families on development draws, the first line on cell spaces, the second on chains of blocks (docs/protocol.md).
+_BOTH = {"path": 2.0, "signal": 3.0, "kind.params_share": 4.0, "kind.back": 1.5, "kind.longest": 0.7, "kind.nodes_share": 0.5,
+         "shape": 0.5, "total": 0.5}
+VIEWS = {
+    "wiring": _BOTH | {"rf": 4.0, "pair": 2.0, "back": 2.0, "front": 0.7, "count": 0.5, "stage": 0.5, "field": 3.0,
+                       "field_stage": 6.0, "flow": 12.0, "visit": 12.0},
+    "size": _BOTH | {"pair": 0.5, "hop": 0.5, "back": 0.5, "front": 0.2, "count": 0.1, "stage": 2.0, "field": 6.0,
+                     "field_stage": 1.5, "flow": 1.5, "visit": 6.0},
+}
+EVIDENCE_TEMPERATURE = 4.0
+EMBEDDING_SHARE = 1 / 6  # of the squared distance
+PRIOR_LABELS = 8.0  # up to so many labels the sources' opinion counts in full, then as 8 / labels
+_FORMAT = 2
+
+
+def _column_weights(view: str) -> np.ndarray:
+    """Factors ``[F]`` of the standardised statistics in one view."""
+    groups = []
+    for name, group in zip(STATISTICS, GROUPS, strict=True):
+        stage = name.startswith("field") and not name.startswith("field.")
+        groups.append(("field_stage" if stage else ".".join(name.split(".")[:2]), group))
+    return np.sqrt([VIEWS[view].get(fine, VIEWS[view].get(str(group), 1.0)) for fine, group in groups])
+
+
+_COLUMN_WEIGHTS = {view: _column_weights(view) for view in VIEWS}
 
 
 class CGPredictor(RegressorMixin, BaseEstimator):
     """Ranks networks of any family from a few labels.
 
     Args:
-        encoder: name of a shipped encoder, a folder, an ``Encoder``, or None to use graph statistics alone.
+        encoder: None for graph statistics alone (nothing learned has ranked better so far, see docs/protocol.md), name of a
+            shipped encoder, a folder, or an ``Encoder``.
         sources: labelled families to learn from: None for the shipped ones (the target's own is left out), a sequence of
             names, Parquet files or ``GraphSet``s, or ``()`` for none.
         random_state: kept and saved for scikit-learn's sake; nothing that is drawn at random depends on it (the Gaussian
@@ -52,40 +69,82 @@ class CGPredictor(RegressorMixin, BaseEstimator):
     Higher labels are better by convention, but nothing depends on it except the order of ``rank``.
     """
 
-    def __init__(self, encoder: Any = "default", sources: Any = None, random_state: int = 0) -> None:
+    def __init__(self, encoder: Any = None, sources: Any = None, random_state: int = 0) -> None:
         self.encoder = encoder
         self.sources = sources
         self.random_state = random_state
 
-    def fit(self, graphs: Sequence[Graph], y: Any) -> CGPredictor:
-        """Learn from ``B >= 2`` graphs and their labels ``[B]``. Raises ``LabelError`` on labels that cannot be used."""
-        graphs = _graphs(graphs)
-        labels = check_labels(graphs, y)
-        self.graphs_, self.labels_ = graphs, labels
-        self.scale_ = LabelScale(labels)
-        z = normal_scores(labels)
+    def fit(self, graphs: Sequence[Graph], y: Any, unlabelled: Sequence[Graph] = ()) -> CGPredictor:
+        """Learn from ``B`` graphs and their labels ``[B]``, two at least, or none at all.
+
+        ``unlabelled``: networks of the same family without labels, the candidates say. They tell which statistics of a source
+        carry over; with fewer than twenty labels they help much (docs/protocol.md), and without labels they are needed: the
+        order is then the sources' alone, and scores have no unit. Raises ``LabelError`` on labels that cannot be used.
+        """
+        graphs, unlabelled = _graphs(graphs), _graphs(unlabelled)
+        labels = check_labels(graphs, y) if graphs or not unlabelled else np.zeros(0)
         if self.sources is None or getattr(self, "_resolved", None) is not self.sources:
-            self.sources_ = resolve(self.sources, graphs)
-            self._resolved = self.sources  # a search fits again and again: the trees of its sources are grown once
+            self.sources_ = resolve(self.sources, (*graphs, *unlabelled))
+            self._resolved = self.sources
+        return self._learn(graphs, labels, statistics(unlabelled) if unlabelled else None)
+
+    def _learn(self, graphs: tuple[Graph, ...], labels: np.ndarray, others: np.ndarray | None) -> CGPredictor:
+        """``fit`` after its checks; ``others``: statistics ``[R, F]`` of the unlabelled networks, if there are any."""
+        self.graphs_, self.labels_ = graphs, labels
+        z = normal_scores(labels)
         self.encoder_ = _load(self.encoder)
         raw = self._inputs(graphs)
-        self.standard_ = {k: Standardizer(v, _COLUMN_WEIGHTS if k in ("log", "natural") else None) for k, v in raw.items()}
-        self.prior_share_ = self._judge_sources(raw.get("prior"), z)
-        inputs = self._views(raw)
-        self.members_, evidence = {}, {}
-        for name, x in inputs.items():
-            self.members_[name] = GaussianProcess().fit(x, z)
-            evidence[name] = self.members_[name].leave_one_out()[1]
-        best = max(evidence.values())
-        weight = {k: np.exp((v - best) * len(z) / EVIDENCE_TEMPERATURE) for k, v in evidence.items()}
+        self._consult(raw["log"], others)
+        self.members_, self.weights_, self.evidence_, self.standard_ = {}, {}, {}, {}
+        opinion = self._opinion(raw["log"], z)
+        self.scale_ = LabelScale(labels) if len(labels) else None
+        if self.scale_ is None:
+            if self.prior_ is None:
+                raise LabelError("without labels an order can only come from other families: name some as sources")
+            return self
+        self.standard_ = {f"{view}, {scale}": Standardizer(raw[scale], w) for view, w in _COLUMN_WEIGHTS.items()
+                          for scale in ("log", "natural")}
+        if "embedding" in raw:
+            self.standard_["embedding"] = Standardizer(raw["embedding"])
+        for name, x in self._views(raw).items():
+            self.members_[name] = GaussianProcess().fit(x, z - opinion)
+            self.evidence_[name] = self.members_[name].leave_one_out()[1]
+        best = max(self.evidence_.values())
+        weight = {k: np.exp((v - best) * len(z) / EVIDENCE_TEMPERATURE) for k, v in self.evidence_.items()}
         total = sum(weight.values())
         self.weights_ = {k: float(w / total) for k, w in weight.items()}
-        self.evidence_ = evidence
         return self
+
+    def _consult(self, known: np.ndarray, others: np.ndarray | None) -> None:
+        """Grow the trees of the sources, unless they are grown for these networks already.
+
+        What stands for the target are the unlabelled networks or else the first 2^k labelled ones: a search that fits again
+        and again grows trees only when its labels have doubled, and no fit depends on an earlier one.
+        """
+        self.others_ = others
+        if others is None:
+            others = known[: 1 << (len(known).bit_length() - 1)]
+        seen = (tuple(map(id, self.sources_)), others.astype(np.float32).tobytes())
+        if getattr(self, "_grown_for", None) != seen:
+            self.prior_ = Prior(self.sources_, others) if self.sources_ else None
+            self._grown_for = seen
+
+    def _opinion(self, log: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Weigh the sources by the labels; their common opinion ``[B]`` about the labelled networks, mean 0."""
+        self._centre, self._share = 0.0, min(PRIOR_LABELS / max(len(z), 1), 1.0)
+        if self.prior_ is None:
+            return np.zeros(len(z))
+        scores = self.prior_.scores(log)
+        self.prior_.judge(scores, z)
+        said = self._share * self.prior_.combine(scores)
+        self._centre = float(said.mean()) if len(z) else 0.0
+        return np.asarray(said - self._centre)
 
     def predict(self, graphs: Sequence[Graph], return_std: bool = False) -> Any:
         """Scores ``[B]`` in label units; with ``return_std`` also their standard deviation ``[B]``, label noise included."""
         mean, std = self.predict_normal(graphs)
+        if self.scale_ is None:
+            return (mean, std) if return_std else mean
         out = self.scale_.to_labels(mean)
         if not return_std:
             return out
@@ -98,13 +157,18 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         graphs = _graphs(graphs)
         if not graphs:
             return np.zeros(0), np.zeros(0)
-        inputs = self._views(self._inputs(graphs))
+        raw = self._inputs(graphs)
         mean, second = np.zeros(len(graphs)), np.zeros(len(graphs))
-        for name, x in inputs.items():
+        for name, x in self._views(raw).items():
             m, s = self.members_[name].predict(x)
             mean += self.weights_[name] * m
             second += self.weights_[name] * (m * m + s * s)  # mixture of the members
-        return mean, np.sqrt(np.maximum(second - mean * mean, 1e-12))
+        std = np.sqrt(np.maximum(second - mean * mean, 1e-12))
+        if self.prior_ is not None:
+            mean += self._share * self.prior_.combine(self.prior_.scores(raw["log"])) - self._centre
+            if not self.members_:
+                std = np.full(len(graphs), np.sqrt(1.0 - self.prior_.agreement**2))
+        return mean, std
 
     def rank(self, graphs: Sequence[Graph]) -> np.ndarray:
         """Positions of the graphs from best to worst, int64 ``[B]``."""
@@ -124,39 +188,19 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         natural = log.copy()
         natural[:, _LOGARITHMIC] = np.expm1(natural[:, _LOGARITHMIC])
         blocks = {"log": log, "natural": natural}
-        if self.sources_:
-            shared = log[:, SHARED]
-            blocks["prior"] = np.stack([s.prior(shared) for s in self.sources_], 1)
         if self.encoder_ is not None:
             blocks["embedding"] = self.encoder_.embed(graphs).astype(np.float64)
         return blocks
 
     def _views(self, raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Unscaled blocks to the standardised inputs of the members.
-
-        What joins the statistics counts as a fixed share of their squared distance: the prior of the best source
-        ``PRIOR_SHARE`` times its squared correlation with the labels, the embedding ``EMBEDDING_SHARE``.
-        """
-        block = {k: self.standard_[k](v) for k, v in raw.items()}
-        out = {"log": block["log"], "natural": block["natural"]}
-        extra = []
-        if self.prior_share_.any():
-            extra.append(block["prior"] * np.sqrt(self.prior_share_[self.standard_["prior"].used]))
-        if "embedding" in block and block["embedding"].shape[1]:
-            extra.append(block["embedding"] * np.sqrt(EMBEDDING_SHARE / block["embedding"].shape[1]))
-        if extra:
-            for name in ("log", "natural"):
-                out[f"{name}+"] = np.hstack([block[name], *(e * np.sqrt(block[name].shape[1]) for e in extra)])
+        """Unscaled blocks to the standardised inputs of the members; an embedding joins at ``EMBEDDING_SHARE``."""
+        out = {name: self.standard_[name](raw[name.rpartition(", ")[2]]) for name in self.standard_ if name != "embedding"}
+        if "embedding" in raw:
+            e = self.standard_["embedding"](raw["embedding"])
+            if e.shape[1]:
+                for name, x in list(out.items()):
+                    out[f"{name}, embedding"] = np.hstack([x, e * np.sqrt(EMBEDDING_SHARE * x.shape[1] / e.shape[1])])
         return out
-
-    def _judge_sources(self, priors: np.ndarray | None, z: np.ndarray) -> np.ndarray:
-        """Share of every source ``[S]``: zero but for the one whose prior orders the labelled networks best."""
-        if priors is None:
-            return np.zeros(0)
-        agreement = np.array([max(spearman(z, p), 0.0) for p in priors.T])
-        share = np.zeros(len(agreement))
-        share[agreement.argmax()] = PRIOR_SHARE * agreement.max() ** 2
-        return share
 
     def save(self, path: str | Path) -> Path:
         """Write a folder with the labelled graphs, the sources and the encoder; ``load`` fits again, in a second or so."""
@@ -166,15 +210,19 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         with atomic_path(path) as folder:
             folder.mkdir()
             unique = [f"{i}" for i in range(len(self.graphs_))]
-            GraphSet(self.graphs_, unique, {"y": self.labels_}).write(folder / "labelled.parquet")
+            if unique:
+                GraphSet(self.graphs_, unique, {"y": self.labels_}).write(folder / "labelled.parquet")
+            if self.others_ is not None:
+                np.save(folder / "unlabelled.npy", self.others_.astype(np.float32))
             for i, source in enumerate(self.sources_):
                 g = source.graphs
                 GraphSet(g.graphs, g.ids, {"score": source.scores}).write(folder / f"source-{i}.parquet")
             if self.encoder_ is not None:
                 self.encoder_.save(folder / "encoder")
             (folder / "predictor.json").write_text(json.dumps({
-                "format": _FORMAT, "random_state": self.random_state, "sources": len(self.sources_),
-                "encoder": self.encoder_ is not None, "weights": self.weights_}, indent=1) + "\n")
+                "format": _FORMAT, "labels": len(unique), "unlabelled": self.others_ is not None,
+                "random_state": self.random_state, "sources": len(self.sources_), "encoder": self.encoder_ is not None,
+                "weights": self.weights_}, indent=1) + "\n")
         return path
 
     @classmethod
@@ -184,14 +232,21 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         try:
             record = json.loads((path / "predictor.json").read_text())
             version, n_sources, has_encoder = record["format"], int(record["sources"]), record["encoder"]
+            n_labels, others = (int(record["labels"]), record["unlabelled"]) if version == _FORMAT else (0, False)
         except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise StorageError(f"{path} is not a predictor folder (predictor.json: {error!r})") from None
         if version != _FORMAT:
             raise StorageError(f"{path} has format {version}, this version reads {_FORMAT}; fit the predictor again")
         sources = [GraphSet.read(path / f"source-{i}.parquet") for i in range(n_sources)]
-        labelled = GraphSet.read(path / "labelled.parquet")
+        labelled = GraphSet.read(path / "labelled.parquet") if n_labels else None
+        try:
+            x = np.load(path / "unlabelled.npy", allow_pickle=False) if others else None
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{path / 'unlabelled.npy'} cannot be read: {error}") from None
         model = cls(path / "encoder" if has_encoder else None, sources, record["random_state"])
-        return model.fit(labelled.graphs, labelled.label("y"))
+        model.sources_ = resolve(sources, ())
+        model._resolved = sources
+        return model._learn(labelled.graphs if labelled else (), labelled.label("y") if labelled else np.zeros(0), x)
 
 
 def _graphs(graphs: Sequence[Graph]) -> tuple[Graph, ...]:

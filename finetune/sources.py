@@ -1,7 +1,9 @@
 """Labelled families to learn from: the shipped samples of the benchmarks, a user's own graph sets, and their priors.
 
-A *prior* is what a source family alone says about any network: trees on its graph statistics at their natural scale, so that
-networks of another family stand where they really are.
+A *prior* is what source families say about networks of a target family that has no labels, or few. Trees on graph statistics
+carry over only where the two families look alike, so each source is asked through the columns whose distributions overlap
+(Kolmogorov-Smirnov distance to a sample of target networks, which needs no labels), and counts by how many those are and by how
+well its order agrees with the labels there are.
 """
 
 from __future__ import annotations
@@ -17,11 +19,18 @@ from cg.errors import CGError
 from cg.global_statistics import GROUPS, statistics
 from cg.graph import Graph
 from cg.graphset import GraphSet
+from finetune.metrics import spearman
 from finetune.targets import check_labels, normal_scores
 
 FOLDER = Path(__file__).parent / "sources"
-# Statistics that mean the same in any family; counts per stage and pairs of operators do not carry over (see docs).
-SHARED = ~np.isin(GROUPS, ("count", "back", "front", "pair", "hop"))
+# Statistics that mean the same in any family; counts per stage of visits and pairs of operators do not carry over.
+SHARED = np.flatnonzero(~np.isin(GROUPS, ("back", "front", "pair", "hop")))
+LIMITS = (0.5, 0.7, 0.9)  # distances up to which a column is used, one forest each
+ALIKE, NEAR = 0.6, 0.25  # a column overlaps; a family is near if that share of the columns does
+TREES = 40
+# An agreement of min(3 overlap, .85) with the labels is expected before there are any, and believed like EXPECTED labels.
+EXPECTED, TRUST, MOST = 10.0, 3.0, 0.85
+REFERENCE = 512  # networks that stand for the target
 
 
 def list_sources() -> list[str]:
@@ -39,7 +48,7 @@ def load_source(name: str) -> GraphSet:
 
 
 class Source:
-    """One labelled family: its graphs, labels and tree prior."""
+    """One labelled family: its graphs, scores (normal scores of the labels) and statistics."""
 
     def __init__(self, graphs: GraphSet) -> None:
         if not graphs.labels:
@@ -50,17 +59,116 @@ class Source:
         self.scores = normal_scores(check_labels(self.graphs.graphs, y[known]))
         self.families = {g.family for g in self.graphs}
         self.digests = {g.digest for g in self.graphs}
-        self._trees: Any = None
+        self._statistics: np.ndarray | None = None
 
-    def prior(self, shared: np.ndarray) -> np.ndarray:
-        """Prior scores ``[B]`` (normal-score units of this family) from statistics ``[B, SHARED.sum()]``."""
-        if self._trees is None:
-            from sklearn.ensemble import ExtraTreesRegressor
+    @property
+    def statistics(self) -> np.ndarray:
+        """float64 ``[B, len(SHARED)]``."""
+        if self._statistics is None:
+            self._statistics = statistics(self.graphs.graphs)[:, SHARED].astype(np.float64)
+        return self._statistics
 
-            self._trees = ExtraTreesRegressor(200, min_samples_leaf=2, max_features=0.3, random_state=0, n_jobs=2)
-            self._trees.fit(statistics(self.graphs.graphs)[:, SHARED], self.scores)
-            self._trees.n_jobs = 1  # threads add the trees up in any order, and the last bits differ from run to run
-        return np.asarray(self._trees.predict(shared))
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Kolmogorov-Smirnov distance of every column of ``a [A, F]`` and ``b [B, F]``, ``[F]`` from 0 to 1."""
+    x = np.vstack([a, b])
+    order = np.argsort(x, 0, kind="stable")
+    ordered = np.take_along_axis(x, order, 0)
+    steps = np.where(order < len(a), 1 / len(a), -1 / len(b)).cumsum(0)
+    last = np.vstack([np.diff(ordered, axis=0) != 0, np.ones((1, x.shape[1]), bool)])  # of equal values only the last counts
+    return np.asarray(np.abs(np.where(last, steps, 0.0)).max(0))
+
+
+class _Forests:
+    """One source as seen from a sample of target networks ``[R, len(SHARED)]``."""
+
+    def __init__(self, source: Source, reference: np.ndarray) -> None:
+        x = source.statistics
+        distance = distances(x, reference)
+        distance[x.std(0) < 1e-6] = 1.0
+        self.overlap = float((distance < ALIKE).mean())
+        self.parts = []
+        for limit in LIMITS:
+            columns = np.flatnonzero(distance < limit)
+            if len(columns) < 3:
+                columns = np.argsort(distance)[:3]
+            self.parts.append((columns, _grow(x[:, columns], source.scores, TREES)))
+        self.centre, self.spread = 0.0, 1.0
+        self.scaled: Any = None
+        raw = self._raw(reference)
+        if self.overlap < NEAR and len(reference) > 1:  # far: where a network stands within its own family counts as well
+            mean, std = x.mean(0), np.maximum(x.std(0), 1e-6)
+            self.shift = (reference.mean(0), np.maximum(reference.std(0), 1e-6))
+            varies = (x.std(0) > 1e-5) & (reference.std(0) > 1e-5)
+            z = (x - mean) / std
+            self.columns = np.flatnonzero(varies & (distances(z, self._own(reference)) < 0.8))
+            if len(self.columns) > 2:
+                self.scaled = _grow(z[:, self.columns], source.scores, 2 * TREES)
+                self.balance = max(raw.std(), 1e-9) / max(self._scaled(reference).std(), 1e-9)
+        said = self(reference)
+        self.centre, self.spread = said.mean(), max(said.std(), 1e-9)
+
+    def _own(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.clip((x - self.shift[0]) / self.shift[1], -4.0, 4.0))
+
+    def _raw(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(sum(forest.predict(x[:, columns]) for columns, forest in self.parts)) / len(self.parts)
+
+    def _scaled(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.scaled.predict(self._own(x)[:, self.columns]))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Scores ``[B]`` of networks ``[B, len(SHARED)]``, standardised over the reference."""
+        said = self._raw(x)
+        if self.scaled is not None:
+            said = said + self.balance * self._scaled(x)
+        return np.asarray((said - self.centre) / self.spread)
+
+
+def _grow(x: np.ndarray, y: np.ndarray, n: int) -> Any:
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    trees = ExtraTreesRegressor(n, min_samples_leaf=2, max_features=0.3, random_state=0, n_jobs=2).fit(x, y)
+    trees.n_jobs = 1  # threads add the trees up in any order, and the last bits differ from run to run
+    return trees
+
+
+class Prior:
+    """What several sources say together about a target family. ``reference``: statistics ``[R, F]`` of networks of it."""
+
+    def __init__(self, sources: Sequence[Source], reference: np.ndarray) -> None:
+        step = max(-(-len(reference) // REFERENCE), 1)
+        self.reference = reference[::step][:, SHARED].astype(np.float64)
+        self.forests = [_Forests(s, self.reference) for s in sources]
+        self.overlaps = np.array([f.overlap for f in self.forests])
+        self._expected = np.minimum(TRUST * self.overlaps, MOST)
+        self._over = np.stack([f(self.reference) for f in self.forests], 1)
+        self.judge(np.zeros((0, len(self.forests))), np.zeros(0))
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """Scores ``[B, sources]`` of networks with statistics ``[B, F]``."""
+        if not len(x):
+            return np.zeros((0, len(self.forests)))
+        shared = x[:, SHARED].astype(np.float64)
+        return np.stack([f(shared) for f in self.forests], 1)
+
+    def judge(self, scores: np.ndarray, z: np.ndarray) -> None:
+        """Weigh the sources by their scores ``[B, sources]`` for networks with labels ``z [B]``."""
+        agreement = np.array([self._agreement(e, p, z) for e, p in zip(self._expected, scores.T, strict=True)])
+        self.weights = agreement**2 / (1.0 - agreement**2)
+        self.scale = max(float((self._over @ self.weights).std()), 1e-9)
+        self.agreement = self._agreement(self._expected.max(), scores @ self.weights, z) if self.weights.any() else 0.0
+
+    @staticmethod
+    def _agreement(expected: float, p: np.ndarray, z: np.ndarray) -> float:
+        """Estimated correlation of a prior with the labels, 0 to .95."""
+        found = spearman(z, p) if len(z) > 2 and np.ptp(p) > 0 and np.ptp(z) > 0 else 0.0
+        n = len(z)
+        return float(np.clip((EXPECTED * expected + n * found) / (EXPECTED + n), 0.0, 0.95))
+
+    def combine(self, scores: np.ndarray) -> np.ndarray:
+        """Normal scores ``[B]``: one opinion of all sources, shrunk by how far it can be trusted."""
+        return np.asarray(self.agreement * (scores @ self.weights) / self.scale)
 
 
 @cache

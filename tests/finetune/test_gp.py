@@ -50,14 +50,16 @@ def test_leave_one_out_equals_refitting_without_the_point() -> None:
     np.testing.assert_allclose(density, np.mean(log_density), atol=1e-8)
 
 
-def test_chosen_hyper_parameters_have_the_highest_evidence_on_the_grid() -> None:
+def test_chosen_hyper_parameters_have_the_highest_posterior_on_the_grid() -> None:
     x, z = _data()
     gp = GaussianProcess().fit(x, z)
 
     def evidence(length: float, noise: float) -> float:
         k = _kernel(x, x, length) + noise * np.eye(len(z))
         signal = z @ np.linalg.solve(k, z) / len(z)
-        return float(-0.5 * np.linalg.slogdet(signal * k)[1])
+        (l0, ls), (n0, ns) = gp.LIKELY
+        prior = -0.5 * (np.log(length / l0) / ls) ** 2 - 0.5 * (np.log(noise / n0) / ns) ** 2
+        return float(-0.5 * np.linalg.slogdet(signal * k)[1] + prior)
 
     best = max((evidence(a, b), a, b) for a in gp.LENGTHS for b in gp.NOISES)
     assert (gp.length, gp.noise) == best[1:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -12,6 +14,7 @@ from evo_search import targets
 from finetune import CGPredictor, metrics
 from finetune.baselines import CostScore
 from finetune.protocol import draw, evaluate, summarize
+from finetune.sources import distances
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +170,44 @@ def test_protocol_rows_and_summary(pool: GraphSet) -> None:
     y[7] = np.nan
     with pytest.raises(CGError, match="missing for 1"):
         evaluate(GraphSet(pool.graphs, None, {"acc": y}), "acc", {}, n_labels=4)
+
+
+def test_without_labels_other_families_rank(pool: GraphSet, tmp_path: Path) -> None:
+    """What NAS-Bench-101 says about NAS-Bench-201, through the statistics that overlap."""
+    y, graphs = pool.label(), pool.graphs
+    model = CGPredictor(None, ["nasbench101"]).fit([], [], unlabelled=graphs[:200])
+    scores, std = model.predict(graphs[200:], return_std=True)
+    assert metrics.spearman(y[200:], scores) > 0.85
+    assert (std > 0).all()
+    loaded = CGPredictor.load(model.save(tmp_path / "p"))
+    np.testing.assert_allclose(loaded.predict(graphs[200:220]), scores[:20], atol=1e-9)
+    with pytest.raises(LabelError, match="other families"):
+        CGPredictor(None, ()).fit([], [], unlabelled=graphs[:20])
+    with pytest.raises(LabelError, match="at least 2 labels"):
+        CGPredictor(None, ["nasbench101"]).fit([], [])
+
+
+def test_unlabelled_networks_make_a_handful_of_labels_worth_more(pool: GraphSet, tmp_path: Path) -> None:
+    def rho(sources: tuple[str, ...], others: bool) -> float:
+        found = []
+        for i in range(0, 40, 5):
+            model = CGPredictor(None, sources).fit(pool.graphs[i:i + 5], pool.label()[i:i + 5],
+                                                   unlabelled=pool.graphs[300:] if others else ())
+            found.append(metrics.spearman(pool.label()[40:300], model.predict(pool.graphs[40:300])))
+        return float(np.mean(found))
+
+    alone, told = rho((), False), rho(("nasbench101",), True)
+    assert told > 0.85
+    assert told > alone + 0.03
+    model = CGPredictor(None, ["nasbench101"]).fit(pool.graphs[:5], pool.label()[:5], unlabelled=pool.graphs[300:])
+    loaded = CGPredictor.load(model.save(tmp_path / "p"))
+    np.testing.assert_allclose(loaded.predict(pool.graphs[40:60]), model.predict(pool.graphs[40:60]), atol=1e-6)
+
+
+def test_distance_of_columns_is_that_of_scipy() -> None:
+    from scipy.stats import ks_2samp
+
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 6, (40, 3)).astype(float), rng.normal(2, 1, (25, 3)).round(1)
+    expected = [ks_2samp(a[:, i], b[:, i]).statistic for i in range(3)]
+    np.testing.assert_allclose(distances(a, b), expected, atol=1e-12)
