@@ -198,7 +198,7 @@ def test_groups_and_names() -> None:
             model = r.make(3, "nasbench201")
             assert hasattr(model, "fit")
             assert getattr(model, "random_state", 3) == 3
-    assert rivals.RIVALS["default"].make(3, "nasbench201").encoder == "default-without-nasbench201"
+    assert rivals.RIVALS["default"].make(3, "nasbench201").sources == ["nasbench101", "nasbench301"]  # not its own
 
 
 @pytest.mark.parametrize(("change", "match"), [
