@@ -41,7 +41,7 @@ from finetune.baselines import CostScore, NativeEncoding, TreesOnStatistics
 from finetune.metrics import spearman
 from finetune.protocol import draw
 
-LABELS, DRAWS, SEED, MOST = (5, 10, 20, 50, 100, 400), 10, 1000, 3000
+LABELS, DRAWS, SEED, MOST = (5, 10, 20, 40, 50, 100, 400), 10, 1000, 3000
 OFA = "ofa-mbv3"
 METHODS = ("default", "default, candidates", "statistics", "trees", "native-ridge", "native-gp", "macs")
 KEYS = {"few": ("target", "method", "labels"), "zero": ("target", "sources"), "timm": ("method", "labels")}

@@ -23,8 +23,9 @@ def register(app: typer.Typer) -> None:
 
 def finetune(
     graphs: Annotated[Path, _GRAPHS],
-    labels: Annotated[Path, typer.Option("--labels", help="CSV with the header id,<metric>; some of the graphs.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the predictor.")],
+    labels: Annotated[Path | None, typer.Option(
+        "--labels", help="CSV with the header id,<metric>; some of the graphs. Without it other families alone decide.")] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="Folder of 'cg pretrain', or a shipped name.")] = "none",
     sources: Annotated[str | None, typer.Option(
         "--sources", help="Labelled families to learn from: names and Parquet files joined by commas, or 'none'; "
@@ -33,21 +34,25 @@ def finetune(
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Learn to rank a family of networks from a few labels."""
+    """Learn to rank a family of networks from a few labels, or from none.
+
+    Graphs without a label tell which part of what other families teach applies to this one.
+    """
     from cg import _terminal as terminal
     from cg.graphset import GraphSet
     from cg.label_file import read_labels
 
     data = GraphSet.read(graphs)
-    known = read_labels(labels, data.ids, metric)
+    known = read_labels(labels, data.ids, metric) if labels is not None else {}
     row = {key: i for i, key in enumerate(data.ids)}
-    chosen = data.take([row[key] for key in known])
+    chosen = [data.graphs[row[key]] for key in known]
+    rest = [g for key, g in zip(data.ids, data.graphs, strict=True) if key not in known]
 
     from finetune import CGPredictor
 
     with terminal.progress(f"learning from {len(known)} labels", 1) as advance:
         predictor = CGPredictor(None if encoder == "none" else encoder, sources=parse_sources(sources), random_state=seed)
-        predictor.fit(chosen.graphs, list(known.values()))
+        predictor.fit(chosen, list(known.values()), unlabelled=rest[::-(-len(rest) // 1000) or 1])
         predictor.save(out)
         advance()
     if json:

@@ -1,0 +1,112 @@
+"""Tables of transfer, from ``results/transfer.json``: few labels, none and many, and where nothing was gained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _spread import spread
+
+Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
+OURS, CANDIDATES = "default", "default, candidates"
+TITLES = {"nasbench101": "NAS-Bench-101", "nasbench201": "NAS-Bench-201, no `none`", "nasbench201-all": "NAS-Bench-201, all",
+          "nasbench301": "NAS-Bench-301", "ofa-mbv3": "Once-for-All, measured"}
+# target, labels, rho aimed at, best published
+AIMS = (("nasbench101", 50, 0.92, ".553 (paper), .814 at 32 (FLAN, cells only)"), ("nasbench201", 40, 0.965, ".917 (paper)"),
+        ("nasbench201-all", 40, 0.955, "–"), ("nasbench301", 50, 0.91, ".892 (paper, other labels)"), ("ofa-mbv3", 50, 0.97, "–"))
+ZERO_AIMS = (("nasbench201", "nasbench101", 0.93, ".849"), ("nasbench201-all", "nasbench101", 0.93, "–"),
+             ("nasbench101", "nasbench201", 0.83, "–"), ("nasbench301", "nasbench101 + nasbench201", 0.75, "–"))
+
+
+def rows(results: Path, part: str) -> list[dict[str, Any]]:
+    """Rows of one part; none where the file is not there."""
+    path = results / "transfer.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return [r for r in found if r.get("part") == part]
+
+
+def values(found: list[dict[str, Any]], **about: Any) -> np.ndarray:
+    """rho of the rows that are about this."""
+    return np.array([r["rho"] for r in found if all(r[k] == v for k, v in about.items()) and r["rho"] is not None])
+
+
+def few(results: Path) -> Table:
+    """rho by target, method and labels."""
+    found = rows(results, "few")
+    labels = sorted({r["labels"] for r in found})
+    lines = []
+    for target, title in TITLES.items():
+        for method in dict.fromkeys(r["method"] for r in found if r["target"] == target):
+            cells = [values(found, target=target, method=method, labels=n) for n in labels]
+            name = f"**`{method}`**" if method.startswith(OURS) else f"`{method}`"
+            lines.append((title, name, *(spread(c) if len(c) else "–" for c in cells)))
+    return ("target", "method", *(f"{n} labels" for n in labels)), lines
+
+
+def worst(results: Path) -> Table:
+    """What the default lacks to the best other row of the same target and labels, where it lacks something."""
+    found, lines = rows(results, "few"), []
+    for target, title in TITLES.items():
+        for n in sorted({r["labels"] for r in found if r["target"] == target}):
+            mean = {m: values(found, target=target, method=m, labels=n).mean()
+                    for m in dict.fromkeys(r["method"] for r in found) if len(values(found, target=target, method=m, labels=n))}
+            for ours in (OURS, CANDIDATES):
+                others = {m: v for m, v in mean.items() if m not in (OURS, CANDIDATES)}
+                if ours in mean and others and max(others.values()) > mean[ours] + 0.01:
+                    best = max(others, key=lambda m: others[m])
+                    lines.append((title, n, f"`{ours}`", f"{mean[ours]:.3f}", f"`{best}`", f"{others[best]:.3f}"))
+    return ("target", "labels", "row", "ρ", "better by more than .01", "ρ"), lines
+
+
+def zero(results: Path) -> Table:
+    """Without a label: what the sources say, how much of the statistics overlaps, what agreement was expected."""
+    found = rows(results, "zero")
+    lines = []
+    for target, title in TITLES.items():
+        for sources in dict.fromkeys(r["sources"] for r in found if r["target"] == target):
+            group = [r for r in found if (r["target"], r["sources"]) == (target, sources)]
+            lines.append((title, sources, spread(values(group)), f"{np.mean([r['overlap'] for r in group]):.2f}",
+                          f"{np.mean([r['believed'] for r in group]):.2f}"))
+    return ("target", "sources", "ρ, no label", "columns that overlap", "ρ expected"), lines
+
+
+def timm(results: Path) -> Table:
+    """A model family left out."""
+    found, lines = rows(results, "timm"), []
+    for method, labels in dict.fromkeys((r["method"], r["labels"]) for r in found):
+        group = [r for r in found if (r["method"], r["labels"]) == (method, labels)]
+        over = [r["rho"] for r in group if r.get("rho") is not None]
+        inside = np.array([r["inside"] for r in group])
+        share = f"{group[0]['above_macs']:.0%}, {group[0]['not_below_macs']:.0%}" if labels == 0 and method != "macs" else "–"
+        lines.append((f"`{method}`", labels, f"{over[0]:.3f}" if over else "–",
+                      spread(inside) if len(inside) > 1 else f"{inside[0]:.3f}", share, group[0]["families"]))
+    return ("method", "labels of the family", "ρ over all rows", "ρ inside a family, mean",
+            "families above multiply-adds, not below", "families"), lines
+
+
+def goals(results: Path) -> Table:
+    """What was aimed at, beside what was measured."""
+    few_rows, zero_rows, lines = rows(results, "few"), rows(results, "zero"), []
+
+    def add(target: str, labels: int, found: np.ndarray, aim: float, known: str) -> None:
+        if len(found):
+            lines.append((target, labels, spread(found), f"≥ {aim}", "yes" if found.mean() >= aim else "**no**", known))
+
+    for target, labels, aim, known in AIMS:
+        add(TITLES[target], labels, values(few_rows, target=target, method=OURS, labels=labels), aim, known)
+    for target, sources, aim, known in ZERO_AIMS:
+        add(f"{TITLES[target]} from {sources}", 0, values(zero_rows, target=target, sources=sources), aim, known)
+    for r in rows(results, "timm"):
+        if (r["method"], r["labels"]) == ("trees", 0):
+            add("timm, a family left out, over all rows, `trees`", 0, np.array([r["rho"]]), 0.88, "MACs .78")
+        if (r["method"], r["labels"]) == ("default", 0):
+            add("the same, `CGPredictor` on the labels of all others", 0, np.array([r["rho"]]), 0.88, "MACs .78")
+    return ("target", "labels", "ρ", "aimed at", "reached", "best published"), lines
+
+
+TABLES: dict[str, Callable[[Path], Table]] = {
+    "transfer_goals": goals, "transfer_few": few, "transfer_worst": worst, "transfer_zero": zero, "transfer_timm": timm}
+FIGURES: dict[str, tuple[str, Callable[[Path], str]]] = {}
