@@ -25,7 +25,7 @@ def finetune(
     graphs: Annotated[Path, _GRAPHS],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the predictor.")],
     labels: Annotated[Path | None, typer.Option(
-        "--labels", help="CSV with the header id,<metric>; some of the graphs. Without it other families alone decide.")] = None,
+        "--labels", help="CSV with the header id,<metric>; some of the graphs. Without: other families decide.")] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="Folder of 'cg pretrain', or a shipped name.")] = "none",
     sources: Annotated[str | None, typer.Option(
         "--sources", help="Labelled families to learn from: names and Parquet files joined by commas, or 'none'; "
