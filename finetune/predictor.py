@@ -39,6 +39,7 @@ VIEWS = {
 }
 EVIDENCE_TEMPERATURE = 4.0
 EMBEDDING_SHARE = 1 / 6  # of the squared distance
+ENOUGH = 32  # labelled networks show which statistics overlap
 PRIOR_LABELS = 8.0  # up to so many labels the sources' opinion counts in full, then as 8 / labels
 _FORMAT = 2
 
@@ -118,12 +119,12 @@ class CGPredictor(RegressorMixin, BaseEstimator):
     def _consult(self, known: np.ndarray, others: np.ndarray | None) -> None:
         """Grow the trees of the sources, unless they are grown for these networks already.
 
-        What stands for the target are the unlabelled networks or else the first 2^k labelled ones: a search that fits again
-        and again grows trees only when its labels have doubled, and no fit depends on an earlier one.
+        What stands for the target are the unlabelled networks or else the first 2^k labelled ones, 32 at most: a search
+        that fits again and again grows trees only when its labels have doubled, and no fit depends on an earlier one.
         """
         self.others_ = others
         if others is None:
-            others = known[: 1 << (len(known).bit_length() - 1)]
+            others = known[: min(1 << (len(known).bit_length() - 1), ENOUGH)]
         seen = (tuple(map(id, self.sources_)), others.astype(np.float32).tobytes())
         if getattr(self, "_grown_for", None) != seen:
             self.prior_ = Prior(self.sources_, others) if self.sources_ else None

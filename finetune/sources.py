@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent / "sources"
 SHARED = np.flatnonzero(~np.isin(GROUPS, ("back", "front", "pair", "hop")))
 LIMITS = (0.5, 0.7, 0.9)  # distances up to which a column is used, one forest each
 ALIKE, NEAR = 0.6, 0.25  # a column overlaps; a family is near if that share of the columns does
-TREES = 40
+TREES = 25
 # An agreement of min(3 overlap, .85) with the labels is expected before there are any, and believed like EXPECTED labels.
 EXPECTED, TRUST, MOST = 10.0, 3.0, 0.85
 REFERENCE = 512  # networks that stand for the target
