@@ -46,7 +46,7 @@ def finetune(
     known = read_labels(labels, data.ids, metric) if labels is not None else {}
     row = {key: i for i, key in enumerate(data.ids)}
     chosen = [data.graphs[row[key]] for key in known]
-    rest = [g for key, g in zip(data.ids, data.graphs, strict=True) if key not in known]
+    rest = [g for key, g in zip(data.ids, data.graphs, strict=True) if key not in known and not g.unknown]
 
     from finetune import CGPredictor
 

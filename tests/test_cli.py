@@ -306,6 +306,14 @@ def test_bad_labels_are_refused_by_line_and_id(data: Path, encoder: Path, tmp_pa
     assert not (tmp_path / "p").exists()
 
 
+def test_no_label_is_enough_where_other_families_have_some(data: Path, tmp_path: Path) -> None:
+    cg("finetune", "--graphs", data / "g.parquet", "-o", tmp_path / "p", "--sources", "nasbench101")
+    cg("predict", "--predictor", tmp_path / "p", "--graphs", data / "g.parquet", "-o", tmp_path / "scores.csv")
+    scores = [float(line.split(",")[1]) for line in (tmp_path / "scores.csv").read_text().splitlines()[1:]]
+    assert len(set(scores)) > 60
+    cg_error("finetune", "--graphs", data / "g.parquet", "-o", tmp_path / "q", "--sources", "none", match="other families")
+
+
 def test_finetune_errors(data: Path, tmp_path: Path) -> None:
     same = ("--graphs", data / "g.parquet", "-o", tmp_path / "p")
     cg_error("finetune", *same, "--labels", tmp_path / "none.csv", match="none.csv: No such file")
