@@ -5,7 +5,8 @@
 
 ``few``   NAS-Bench-101, -201 (with and without ``none``), -301 and the measured table of Once-for-All MobileNetV3, 5 to 400
           labels, 10 draws: ``default`` (``CGPredictor`` with the other benchmarks as sources), ``default, candidates`` (and
-          with 500 unlabelled networks of the test), ``statistics`` (without sources), trees on statistics, the space's own
+          with 500 unlabelled networks of the test), ``default, suggested`` (the labels are those that ``finetune.suggest``
+          chooses among 600 networks, tested on the others), ``statistics`` (without sources), trees on statistics, the space's own
           encoding with ridge regression and with a Gaussian process, multiply-adds. Tested on up to 3,000 others.
 ``zero``  no label: the sources' opinion about 1,000 unlabelled networks, tested on the other networks of the pool.
 ``timm``  models of timm trained on ImageNet-1k alone, a family of models left out, labels of all others: ``trees`` and
@@ -36,14 +37,15 @@ from evo_search import get_space
 from evo_search.ofa import SubNet
 from evo_search.oracles import shared_folder
 from evo_search.targets import FAMILIES, TARGETS, pool
-from finetune import CGPredictor
+from finetune import CGPredictor, suggest
 from finetune.baselines import CostScore, NativeEncoding, TreesOnStatistics
 from finetune.metrics import spearman
 from finetune.protocol import draw
 
 LABELS, DRAWS, SEED, MOST = (5, 10, 20, 40, 50, 100, 400), 10, 1000, 3000
 OFA = "ofa-mbv3"
-METHODS = ("default", "default, candidates", "statistics", "trees", "native-ridge", "native-gp", "macs")
+METHODS = ("default", "default, candidates", "default, suggested", "statistics", "trees", "native-ridge", "native-gp", "macs")
+SUGGEST_AMONG = 600
 KEYS = {"few": ("target", "method", "labels"), "zero": ("target", "sources"), "timm": ("method", "labels")}
 FAMILY_ROWS, FAMILY_LABELS = 12, 5
 
@@ -84,6 +86,12 @@ def few(kept: Kept) -> Iterator[Row]:
             known, test = draw(data, n, seed, MOST)
             fit, rest = [data.graphs[i] for i in known], [data.graphs[i] for i in test]
             began = time.process_time()
+            if name == "default, suggested":
+                among = np.concatenate([known, np.random.default_rng(seed).permutation(test)])[:SUGGEST_AMONG]
+                known = among[suggest([data.graphs[i] for i in among], n)]
+                seen = {data.graphs[i].digest for i in known}
+                test = np.array([i for i in test if data.graphs[i].digest not in seen])
+                fit, rest = [data.graphs[i] for i in known], [data.graphs[i] for i in test]
             if name.startswith("default"):
                 others = rest[:500] if "candidates" in name else ()
                 scores = CGPredictor(None, sources_of(target)).fit(fit, y[known], unlabelled=others).predict_normal(rest)[0]

@@ -11,13 +11,15 @@ _LAZY = {
     "list_sources": ("finetune.sources", "list_sources"),
     "load_source": ("finetune.sources", "load_source"),
     "metrics": ("finetune.metrics", ""),
+    "suggest": ("finetune.suggestion", "suggest"),
 }
-__all__ = ["CGPredictor", "TransferNet", "list_sources", "load_source", "metrics"]
+__all__ = ["CGPredictor", "TransferNet", "list_sources", "load_source", "metrics", "suggest"]
 
 if TYPE_CHECKING:
     from finetune import metrics
     from finetune.predictor import CGPredictor
     from finetune.sources import list_sources, load_source
+    from finetune.suggestion import suggest
     from finetune.transfer_net import TransferNet
 
 

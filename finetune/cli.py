@@ -1,4 +1,4 @@
-"""Commands of this package: ``cg finetune``, ``cg predict``. Bodies import what they need, when they run."""
+"""Commands of this package: ``cg suggest``, ``cg finetune``, ``cg predict``. Bodies import what they need, when they run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,40 @@ def register(app: typer.Typer) -> None:
     def add(name: str, body: Any, example: str) -> None:
         app.command(name, rich_help_panel="Learning", no_args_is_help=True, epilog=f"Example: {example}")(body)
 
+    add("suggest", suggest, "cg suggest --graphs g.parquet --n 40 -o to_label.csv")
     add("finetune", finetune, "cg finetune --graphs g.parquet --labels labels.csv -o predictor")
     add("predict", predict, "cg predict --predictor predictor --graphs g.parquet -o scores.csv")
+
+
+def suggest(
+    graphs: Annotated[Path, _GRAPHS],
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV for the ids, the most telling network first.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="How many networks to label.")] = 40,
+    labels: Annotated[Path | None, typer.Option("--labels", help="CSV of the labels that are there already.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="Column of the CSV, where it has several.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Say which networks to label first: those whose answers say most about all the others."""
+    from cg import _terminal as terminal
+    from cg.graphset import GraphSet
+    from cg.label_file import read_labels, write_table
+
+    data = GraphSet.read(graphs)
+    known = read_labels(labels, data.ids, metric) if labels is not None else {}
+    rest = [i for i, (key, g) in enumerate(zip(data.ids, data.graphs, strict=True)) if key not in known and not g.unknown]
+
+    from finetune.suggestion import suggest as choose
+
+    with terminal.progress(f"choosing {n} of {len(rest):,} networks", 1) as advance:
+        labelled = [g for key, g in zip(data.ids, data.graphs, strict=True) if key in known]
+        ids = [data.ids[rest[i]] for i in choose([data.graphs[i] for i in rest], n, labelled, seed)]
+        advance()
+    write_table(out, ("id",), [(key,) for key in ids])
+    if json:
+        terminal.emit({"out": out, "ids": ids})
+    else:
+        terminal.console().print(f"wrote {out}: {len(ids)} networks to label, the most telling first")
 
 
 def finetune(

@@ -45,7 +45,7 @@ class GaussianProcess:
         best = -np.inf
         (likely_length, length_sd), (likely_noise, noise_sd) = self.LIKELY
         for length in self.LENGTHS:
-            values, vectors = np.linalg.eigh(_matern(distance / length))
+            values, vectors = np.linalg.eigh(matern(distance / length))
             rotated = vectors.T @ z
             for noise in self.NOISES:
                 total = np.maximum(values, 0.0) + noise
@@ -67,7 +67,7 @@ class GaussianProcess:
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (label noise included), each ``[B]``."""
-        k = _matern(self._distance(x) / self.length)
+        k = matern(self._distance(x) / self.length)
         variance = 1.0 + self.noise - np.einsum("ij,jk,ik->i", k, self.inverse, k, optimize=True)
         return k @ self.weights, np.sqrt(self.signal * np.maximum(variance, 1e-9))
 
@@ -79,7 +79,7 @@ class GaussianProcess:
         return self.z - residual, float(density.mean())
 
 
-def _matern(r: np.ndarray) -> np.ndarray:
+def matern(r: np.ndarray) -> np.ndarray:
     """Matern 3/2 correlation at distances ``r``. Source: Rasmussen and Williams (2006), Eq. 4.17."""
     a = np.sqrt(3.0) * r
     return np.asarray((1.0 + a) * np.exp(-a))

@@ -22,6 +22,7 @@ from cg.graph import Graph
 from cg.graphset import GraphSet
 from finetune.gp import GaussianProcess, Standardizer
 from finetune.sources import Prior, resolve
+from finetune.suggestion import suggest
 from finetune.targets import LabelScale, check_labels, normal_scores
 
 # Columns that hold log(1 + n) and have a natural scale to go back to.
@@ -53,7 +54,7 @@ def _column_weights(view: str) -> np.ndarray:
     return np.sqrt([VIEWS[view].get(fine, VIEWS[view].get(str(group), 1.0)) for fine, group in groups])
 
 
-_COLUMN_WEIGHTS = {view: _column_weights(view) for view in VIEWS}
+COLUMN_WEIGHTS = {view: _column_weights(view) for view in VIEWS}
 
 
 class CGPredictor(RegressorMixin, BaseEstimator):
@@ -103,7 +104,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             if self.prior_ is None:
                 raise LabelError("without labels an order can only come from other families: name some as sources")
             return self
-        self.standard_ = {f"{view}, {scale}": Standardizer(raw[scale], w) for view, w in _COLUMN_WEIGHTS.items()
+        self.standard_ = {f"{view}, {scale}": Standardizer(raw[scale], w) for view, w in COLUMN_WEIGHTS.items()
                           for scale in ("log", "natural")}
         if "embedding" in raw:
             self.standard_["embedding"] = Standardizer(raw["embedding"])
@@ -174,6 +175,10 @@ class CGPredictor(RegressorMixin, BaseEstimator):
     def rank(self, graphs: Sequence[Graph]) -> np.ndarray:
         """Positions of the graphs from best to worst, int64 ``[B]``."""
         return np.argsort(-self.predict_normal(graphs)[0], kind="stable")
+
+    def suggest(self, graphs: Sequence[Graph], n: int) -> np.ndarray:
+        """Positions of the ``n`` candidates whose labels would now teach most, int64 ``[n]`` (``finetune.suggest``)."""
+        return suggest(_graphs(graphs), n, getattr(self, "graphs_", ()), self.random_state)
 
     def check_unseen(self, graphs: Sequence[Graph]) -> None:
         """Raise ``LeakageError`` if any of the graphs, by fingerprint, is among the labelled ones."""

@@ -314,6 +314,17 @@ def test_no_label_is_enough_where_other_families_have_some(data: Path, tmp_path:
     cg_error("finetune", "--graphs", data / "g.parquet", "-o", tmp_path / "q", "--sources", "none", match="other families")
 
 
+def test_suggest_names_different_networks_without_a_label(data: Path, tmp_path: Path) -> None:
+    out = cg_json("suggest", "--graphs", data / "g.parquet", "--labels", data / "labels.csv", "--n", 12, "-o",
+                  tmp_path / "next.csv")
+    ids = (tmp_path / "next.csv").read_text().splitlines()
+    labelled = {line.split(",")[0] for line in (data / "labels.csv").read_text().splitlines()[1:]}
+    assert ids[0] == "id"
+    assert len(set(ids[1:]) - labelled) == 12
+    assert out["ids"] == ids[1:]
+    cg_error("suggest", "--graphs", data / "g.parquet", "--n", 500, "-o", tmp_path / "x.csv", match="cannot suggest 500")
+
+
 def test_finetune_errors(data: Path, tmp_path: Path) -> None:
     same = ("--graphs", data / "g.parquet", "-o", tmp_path / "p")
     cg_error("finetune", *same, "--labels", tmp_path / "none.csv", match="none.csv: No such file")
