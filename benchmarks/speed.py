@@ -105,7 +105,7 @@ def predict() -> dict[str, Any]:
         target, graphs = targets.get_target(name), targets.pool(name)
         labelled, test = draw(graphs, target.n_labels, 0, 5000)
         sources = [f for f in targets.FAMILIES if f != target.family]
-        for label, encoder in (("default", f"default-without-{target.family}"), ("without encoder", None)):
+        for label, encoder in (("default", None), ("with encoder", f"default-without-{target.family}")):
             model = CGPredictor(encoder, sources, 0)
             t = time.perf_counter()
             model.fit([graphs.graphs[i] for i in labelled], graphs.label()[labelled])
