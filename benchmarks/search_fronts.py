@@ -37,6 +37,7 @@ REFERENCE, QUERIES, LABELS = 20_000, 300, 50
 BAND_DEVICE, N, K, J = "latency_cpu", 119, 137, 6
 KEYS = {"reference": ("device", "strategy"), "front": ("device", "strategy"), "band": ("device", "strategy")}
 REFERENCE_POPULATION = 200
+FRONT = CGConfig(n_initial=LABELS, kappa=1.0, rounds=4, breed_rate=0.0)  # of nine settings looked at with seed 100
 
 
 def mobilenet() -> Any:
@@ -68,7 +69,7 @@ def neural_predictor(space: Any, device: str) -> Strategy:
 def strategy(part: str, name: str, space: Any, device: str) -> Strategy:
     """A strategy as its part has it."""
     if name == "cg":
-        return get_strategy(name, settings=CGConfig(n_initial=LABELS if part == "front" else N))
+        return get_strategy(name, settings=FRONT if part == "front" else CGConfig(n_initial=N))
     if name == "nsga2":
         return get_strategy(name, settings=NSGA2Config(REFERENCE_POPULATION) if part == "reference" else None)
     return neural_predictor(space, device) if name == "neural-predictor" else get_strategy(name)
