@@ -83,7 +83,8 @@ def goals(results: Path) -> str:
 def speed(results: Path) -> str:
     """What ``benchmarks/speed.py`` measured, beside its peers and what was aimed at."""
     parts: dict[str, Any] = {}
-    for path in sorted(results.glob("speed*.json"), key=lambda p: (p.name != "speed.json", p.name)):  # later ones hold newer parts
+    # a file of one part is newer than the file of all
+    for path in sorted(results.glob("speed*.json"), key=lambda p: (p.name != "speed.json", p.name)):
         parts |= json.loads(path.read_text(encoding="utf-8"))["parts"]
     lines: list[tuple[str, str, str, str]] = []
     for name, r in parts.get("build", {}).items():
