@@ -87,8 +87,9 @@ def strategies(results: Path, task: str) -> Table:
         to_goal = [needed(r, goal) for r in group] if goal is not None else []
         middle = float(np.median(to_goal)) if to_goal else np.inf
         hits = f"{sum(np.isfinite(to_goal))} of {len(group)}" + (f", {middle:.0f}" if np.isfinite(middle) else "")
+        title = (f"**`{name}`**" if name == OURS else f"`{name}`") + " †" * any(r.get("older") for r in group)
         lines.append((-float(np.mean([best_after(r, last) for r in group])), (
-            (f"**`{name}`**" if name == OURS else f"`{name}`") + " †" * any(r.get("older") for r in group), *shown, hits if to_goal else "–",
+            title, *shown, hits if to_goal else "–",
             f"{np.mean([r['cpu_seconds'] for r in group]):.1f}")))
     header = ("strategy", *(f"best after {m}" for m in marks),
               "reached, median queries" if goal is None else f"reached {goal:.2f}, median queries", "CPU s a run")
