@@ -82,7 +82,8 @@ def finetune(
 
     from finetune import CGPredictor
 
-    with terminal.progress(f"learning from {len(known)} labels", 1) as advance:
+    learned = f"learned from {len(known)} labels" if known else "no label yet, the order that other families suggest"
+    with terminal.progress(f"learning from {len(known) or 'no'} labels", 1) as advance:
         predictor = CGPredictor(None if encoder == "none" else encoder, sources=parse_sources(sources), random_state=seed)
         predictor.fit(chosen, list(known.values()), unlabelled=rest[::-(-len(rest) // 1000) or 1])
         predictor.save(out)
@@ -90,7 +91,7 @@ def finetune(
     if json:
         terminal.emit({"predictor": out, "labels": len(known), "encoder": encoder, "sources": sources, "seed": seed})
     else:
-        terminal.console().print(f"wrote {out}, learned from {len(known)} labels")
+        terminal.console().print(f"wrote {out}: {learned}")
 
 
 def predict(
