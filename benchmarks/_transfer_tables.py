@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _search_tables import load
 from _spread import spread
 
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
@@ -24,9 +24,7 @@ ZERO_AIMS = (("nasbench201", "nasbench101", 0.93, ".849"), ("nasbench201-all", "
 
 def rows(results: Path, part: str) -> list[dict[str, Any]]:
     """Rows of one part; none where the file is not there."""
-    path = results / "transfer.json"
-    found = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    return [r for r in found if r.get("part") == part]
+    return [r for r in load(results, "transfer") if r["part"] == part]
 
 
 def values(found: list[dict[str, Any]], **about: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ from cg._hashing import _csr
 MAXPOOL, MUL, CONCAT = 9, 12, 13
 PER_IMAGE, PER_BATCH = 1, 2
 LIKE = 0.5  # correlation of two similar images
-N_KINDS, FIELD_STAGES = 15, 5
+FIELD_STAGES = 5
 FIELD = ("out_scale", "out_like", "act_far", "act_near", "act_like", "act_like_min", "zen", "norm_mean", "norm_min", "norm_std",
          "add_share", "grad_norm", "fisher", "snip", "grad_in", "layer_mean", "layer_std", "layer_min", "layer_max",
          "layer_slope", "node_std", "node_max", "codes")
@@ -41,6 +41,18 @@ def _rectified(k0, kx):  # type: ignore[no-untyped-def]
 def _scale(k, by):  # type: ignore[no-untyped-def]
     for q in range(5):
         k[q] *= by
+
+
+@njit(cache=True)
+def _shared(k, norm):  # type: ignore[no-untyped-def]
+    """What a normalisation takes away from moments ``k``."""
+    return k[4] if norm == PER_BATCH else (k[2] if norm == PER_IMAGE else 0.0)
+
+
+@njit(cache=True)
+def _whole(profile):  # type: ignore[no-untyped-def]
+    """Whether pooling is over the whole image."""
+    return profile[0] <= 1.0 and profile[1] > 1.0 and profile[4] <= 1.0
 
 
 @njit(cache=True)
@@ -116,7 +128,7 @@ def propagate(n, start_in, edge_in, src, outputs, kind, prof, norm, params):  # 
         if k == MUL:
             _scale(x, 0.25)
         elif k == NORM:
-            shared = x[4] if norm[i] == PER_BATCH else (x[2] if norm[i] == PER_IMAGE else 0.0)
+            shared = _shared(x, norm[i])
             for q in range(5):
                 x[q] -= shared
             _scale(x, 1.0 / max(x[0], _TINY))
@@ -128,8 +140,8 @@ def propagate(n, start_in, edge_in, src, outputs, kind, prof, norm, params):  # 
                     both[i, q - 2] = chance
             x[0] = 0.5 * k0
         elif k in (AVGPOOL, MAXPOOL):
-            whole = prof[i, 0] <= 1.0 and prof[i, 1] > 1.0 and prof[i, 4] <= 1.0
-            _pool(x, k == MAXPOOL, max(int(prof[i, 4]), 1), max(int(stride), 1), prof[i, 1] ** 2 if whole else 0.0)
+            positions = prof[i, 1] ** 2 if _whole(prof[i]) else 0.0
+            _pool(x, k == MAXPOOL, max(int(prof[i, 4]), 1), max(int(stride), 1), positions)
         elif params[i] > 0:
             _scale(x, 2.0)
         if stride > 1 and k != AVGPOOL:
@@ -151,13 +163,12 @@ def propagate(n, start_in, edge_in, src, outputs, kind, prof, norm, params):  # 
             if k == MUL:
                 g, far = 0.25 * g, 0.25 * far
             elif k == NORM:
-                shared = K[s, 4] if norm[i] == PER_BATCH else (K[s, 2] if norm[i] == PER_IMAGE else 0.0)
-                v = max(K[s, 0] - shared, _TINY)
+                v = max(K[s, 0] - _shared(K[s], norm[i]), _TINY)
                 g, far = g / v, far / v
             elif k == ACT:
                 g, far = 0.5 * g, both[i, 0] * far
             elif k == AVGPOOL:
-                if prof[i, 0] <= 1.0 and prof[i, 1] > 1.0 and prof[i, 4] <= 1.0:
+                if _whole(prof[i]):
                     g /= prof[i, 1] ** 4
                     far = g
                 else:
@@ -207,8 +218,7 @@ def summarise(n, start_in, edge_in, src, outputs, kind, prof, norm, params, stag
         s, k = src[edge_in[start_in[i]]], kind[i]
         at = per_stage[min(stage[i], FIELD_STAGES - 1)]
         if k == NORM:
-            shared = K[s, 4] if norm[i] == PER_BATCH else (K[s, 2] if norm[i] == PER_IMAGE else 0.0)
-            v = np.log(max(K[s, 0] - shared, _TINY))
+            v = np.log(max(K[s, 0] - _shared(K[s], norm[i]), _TINY))
             norms += v
             norms2 += v * v
             norm_min = min(norm_min, v) if n_norms else v

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cg._terminal import Json, Seed
+
+if TYPE_CHECKING:
+    from cg import Graph, GraphSet
 
 _GRAPHS = typer.Option("--graphs", help="Parquet file of graphs.")
 
@@ -34,16 +37,14 @@ def suggest(
     """Say which networks to label first: those whose answers say most about all the others."""
     from cg import _terminal as terminal
     from cg.graphset import GraphSet
-    from cg.label_file import read_labels, write_table
+    from cg.label_file import write_table
 
     data = GraphSet.read(graphs)
-    known = read_labels(labels, data.ids, metric) if labels is not None else {}
-    rest = [i for i, (key, g) in enumerate(zip(data.ids, data.graphs, strict=True)) if key not in known and not g.unknown]
+    _, labelled, rest = _by_label(data, labels, metric)
 
     from finetune.suggestion import suggest as choose
 
     with terminal.progress(f"choosing {n} of {len(rest):,} networks", 1) as advance:
-        labelled = [g for key, g in zip(data.ids, data.graphs, strict=True) if key in known]
         ids = [data.ids[rest[i]] for i in choose([data.graphs[i] for i in rest], n, labelled, seed)]
         advance()
     write_table(out, ("id",), [(key,) for key in ids])
@@ -72,20 +73,16 @@ def finetune(
     """
     from cg import _terminal as terminal
     from cg.graphset import GraphSet
-    from cg.label_file import read_labels
 
     data = GraphSet.read(graphs)
-    known = read_labels(labels, data.ids, metric) if labels is not None else {}
-    row = {key: i for i, key in enumerate(data.ids)}
-    chosen = [data.graphs[row[key]] for key in known]
-    rest = [g for key, g in zip(data.ids, data.graphs, strict=True) if key not in known and not g.unknown]
+    known, labelled, rest = _by_label(data, labels, metric)
 
     from finetune import CGPredictor
 
     learned = f"learned from {len(known)} labels" if known else "no label yet, the order that other families suggest"
     with terminal.progress(f"learning from {len(known) or 'no'} labels", 1) as advance:
         predictor = CGPredictor(None if encoder == "none" else encoder, sources=parse_sources(sources), random_state=seed)
-        predictor.fit(chosen, list(known.values()), unlabelled=rest[::-(-len(rest) // 1000) or 1])
+        predictor.fit(labelled, list(known.values()), unlabelled=[data.graphs[i] for i in rest[::-(-len(rest) // 1000) or 1]])
         predictor.save(out)
         advance()
     if json:
@@ -128,6 +125,16 @@ def predict(
     terminal.table(f"the best {len(best)} of {len(rows):,}", ("rank", *names), [(i, *r) for i, r in enumerate(best, 1)], 2)
     if out is not None:
         terminal.note(f"wrote {out}")
+
+
+def _by_label(data: GraphSet, labels: Path | None, metric: str | None) -> tuple[dict[str, float], list[Graph], list[int]]:
+    """Labels by id, the graphs that have them in the same order, and the rows of those without that can be learned from."""
+    from cg.label_file import read_labels
+
+    known = read_labels(labels, data.ids, metric) if labels is not None else {}
+    row = {key: i for i, key in enumerate(data.ids)}
+    rest = [i for key, i in row.items() if key not in known and not data.graphs[i].unknown]
+    return known, [data.graphs[row[key]] for key in known], rest
 
 
 def parse_sources(text: str | None) -> Any:

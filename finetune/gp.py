@@ -29,8 +29,8 @@ class GaussianProcess:
     """Matern 3/2 kernel with one length scale: that and the noise by posterior probability on a grid, signal variance exactly.
 
     A grid of one eigendecomposition per length scale finds the global optimum in milliseconds; a gradient search from one start
-    (scikit-learn) took a third of a second and stopped in worse places, see ``docs/adr/0004-gaussian-processes.md``. Beyond
-    twenty labels the marginal likelihood decides alone; below, ``LIKELY`` keeps a handful from choosing an extreme.
+    (scikit-learn) took a third of a second and stopped in worse places, see ``docs/adr/0004-gaussian-processes.md``. The
+    prior ``LIKELY`` keeps a handful of labels from choosing an extreme; against fifty it hardly counts.
     """
 
     LENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 8.0, 12.0)  # in units of the root of the number of columns

@@ -80,7 +80,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         """Learn from ``B`` graphs and their labels ``[B]``, two at least, or none at all.
 
         ``unlabelled``: networks of the same family without labels, the candidates say. They tell which statistics of a source
-        carry over; with fewer than twenty labels they help much (docs/protocol.md), and without labels they are needed: the
+        carry over; with fewer than twenty labels they help much (docs/transfer.md), and without labels they are needed: the
         order is then the sources' alone, and scores have no unit. Raises ``LabelError`` on labels that cannot be used.
         """
         graphs, unlabelled = _graphs(graphs), _graphs(unlabelled)

@@ -23,7 +23,7 @@ from finetune.metrics import spearman
 from finetune.targets import check_labels, normal_scores
 
 FOLDER = Path(__file__).parent / "sources"
-# Statistics that mean the same in any family; counts per stage of visits and pairs of operators do not carry over.
+# Statistics that mean the same in any family; visits per stage and pairs of operators do not carry over.
 SHARED = np.flatnonzero(~np.isin(GROUPS, ("back", "front", "pair", "hop")))
 LIMITS = (0.5, 0.7, 0.9)  # distances up to which a column is used, one forest each
 ALIKE, NEAR = 0.6, 0.25  # a column overlaps; a family is near if that share of the columns does
@@ -93,9 +93,8 @@ class _Forests:
             if len(columns) < 3:
                 columns = np.argsort(distance)[:3]
             self.parts.append((columns, _grow(x[:, columns], source.scores, TREES)))
-        self.centre, self.spread = 0.0, 1.0
         self.scaled: Any = None
-        raw = self._raw(reference)
+        said = raw = self._raw(reference)
         if self.overlap < NEAR and len(reference) > 1:  # far: where a network stands within its own family counts as well
             mean, std = x.mean(0), np.maximum(x.std(0), 1e-6)
             self.shift = (reference.mean(0), np.maximum(reference.std(0), 1e-6))
@@ -104,9 +103,11 @@ class _Forests:
             self.columns = np.flatnonzero(varies & (distances(z, self._own(reference)) < 0.8))
             if len(self.columns) > 2:
                 self.scaled = _grow(z[:, self.columns], source.scores, 2 * TREES)
-                self.balance = max(raw.std(), 1e-9) / max(self._scaled(reference).std(), 1e-9)
-        said = self(reference)
+                own = self._scaled(reference)
+                self.balance = max(raw.std(), 1e-9) / max(own.std(), 1e-9)
+                said = raw + self.balance * own
         self.centre, self.spread = said.mean(), max(said.std(), 1e-9)
+        self.reference_scores = (said - self.centre) / self.spread
 
     def _own(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(np.clip((x - self.shift[0]) / self.shift[1], -4.0, 4.0))
@@ -138,11 +139,11 @@ class Prior:
 
     def __init__(self, sources: Sequence[Source], reference: np.ndarray) -> None:
         step = max(-(-len(reference) // REFERENCE), 1)
-        self.reference = reference[::step][:, SHARED].astype(np.float64)
-        self.forests = [_Forests(s, self.reference) for s in sources]
+        shared = reference[::step][:, SHARED].astype(np.float64)
+        self.forests = [_Forests(s, shared) for s in sources]
         self.overlaps = np.array([f.overlap for f in self.forests])
         self._expected = np.minimum(TRUST * self.overlaps, MOST)
-        self._over = np.stack([f(self.reference) for f in self.forests], 1)
+        self._over = np.stack([f.reference_scores for f in self.forests], 1)
         self.judge(np.zeros((0, len(self.forests))), np.zeros(0))
 
     def scores(self, x: np.ndarray) -> np.ndarray:
