@@ -28,6 +28,9 @@ class Standardizer:
 class GaussianProcess:
     """Matern 3/2 kernel with one length scale: that and the noise by posterior probability on a grid, signal variance exactly.
 
+    ``linear``: variance of a linear kernel that is added, over that of the Matern kernel, 0 for none. Where a label grows with
+    size it goes on growing beyond the labelled networks.
+
     A grid of one eigendecomposition per length scale finds the global optimum in milliseconds; a gradient search from one start
     (scikit-learn) took a third of a second and stopped in worse places, see ``docs/adr/0004-gaussian-processes.md``. The
     prior ``LIKELY`` keeps a handful of labels from choosing an extreme; against fifty it hardly counts.
@@ -37,15 +40,18 @@ class GaussianProcess:
     NOISES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4)  # label noise variance over signal variance
     LIKELY = ((4.0, 1.0), (0.03, 2.0))  # of length and noise: centre and standard deviation of a log-normal prior
 
+    def __init__(self, linear: float = 0.0) -> None:
+        self.linear = linear
+
     def fit(self, x: np.ndarray, z: np.ndarray) -> GaussianProcess:
         """``x [B, F]`` standardised inputs, ``z [B]`` targets with mean about 0."""
         self.x, self.z = x, z
         n = len(z)
-        distance = self._distance(x)
+        distance, line = self._distance(x), self._line(x)
         best = -np.inf
         (likely_length, length_sd), (likely_noise, noise_sd) = self.LIKELY
         for length in self.LENGTHS:
-            values, vectors = np.linalg.eigh(matern(distance / length))
+            values, vectors = np.linalg.eigh(matern(distance / length) + line)
             rotated = vectors.T @ z
             for noise in self.NOISES:
                 total = np.maximum(values, 0.0) + noise
@@ -65,10 +71,15 @@ class GaussianProcess:
 
         return np.asarray(cdist(x, self.x)) / max(np.sqrt(x.shape[1]), 1.0)
 
+    def _line(self, x: np.ndarray) -> np.ndarray:
+        """The linear kernel's part ``[B, n]`` of the covariance with the fitted rows."""
+        return np.asarray(x @ self.x.T) * (self.linear / max(x.shape[1], 1)) if self.linear else np.zeros(1)
+
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (label noise included), each ``[B]``."""
-        k = matern(self._distance(x) / self.length)
-        variance = 1.0 + self.noise - np.einsum("ij,jk,ik->i", k, self.inverse, k, optimize=True)
+        k = matern(self._distance(x) / self.length) + self._line(x)
+        own = 1.0 + self.linear * (x * x).sum(1) / max(x.shape[1], 1)
+        variance = own + self.noise - np.einsum("ij,jk,ik->i", k, self.inverse, k, optimize=True)
         return k @ self.weights, np.sqrt(self.signal * np.maximum(variance, 1e-9))
 
     def leave_one_out(self) -> tuple[np.ndarray, float]:

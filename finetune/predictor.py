@@ -1,8 +1,9 @@
 """``CGPredictor``: the one front door. A scikit-learn regressor from graphs and a few labels to scores, with uncertainty.
 
-Four Gaussian processes look at the statistics of a network: on a logarithmic and on a natural scale, each with two ideas of
-what counts, the wiring or the sizes. Leave-one-out evidence on the user's labels decides how much each one counts. What other
-families say is their common mean, firmly with few labels and hardly at all with many. An encoder's embedding joins four more.
+Gaussian processes look at the statistics of a network: on a logarithmic and on a natural scale, each with two ideas of what
+counts, the wiring or the sizes, and with and without a straight line. Leave-one-out evidence on the user's labels decides how
+much each of the eight counts. What other families say is their common mean, firmly with few labels and hardly at all with many.
+An encoder's embedding joins eight more.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cg.graphset import GraphSet
 from finetune.gp import GaussianProcess, Standardizer
 from finetune.sources import Prior, resolve
 from finetune.suggestion import suggest
-from finetune.targets import LabelScale, check_labels, normal_scores
+from finetune.targets import LabelScale, check_labels, fit_on_scores
 
 # Columns that hold log(1 + n) and have a natural scale to go back to.
 _LOGARITHMIC = np.isin(GROUPS, ("path", "kind", "count", "back", "front", "pair", "hop", "flow", "visit")) & np.array(
@@ -38,7 +39,8 @@ VIEWS = {
     "size": _BOTH | {"pair": 0.5, "hop": 0.5, "back": 0.5, "front": 0.2, "count": 0.1, "stage": 2.0, "field": 6.0,
                      "field_stage": 1.5, "flow": 1.5, "visit": 6.0},
 }
-EVIDENCE_TEMPERATURE = 4.0
+KERNELS = {"local": 0.0, "line": 1.0}  # variance of the linear part of a member's kernel
+EVIDENCE_TEMPERATURE = 2.0
 EMBEDDING_SHARE = 1 / 6  # of the squared distance
 ENOUGH = 32  # labelled networks show which statistics overlap
 PRIOR_LABELS = 8.0  # up to so many labels the sources' opinion counts in full, then as 8 / labels
@@ -93,14 +95,16 @@ class CGPredictor(RegressorMixin, BaseEstimator):
     def _learn(self, graphs: tuple[Graph, ...], labels: np.ndarray, others: np.ndarray | None) -> CGPredictor:
         """``fit`` after its checks; ``others``: statistics ``[R, F]`` of the unlabelled networks, if there are any."""
         self.graphs_, self.labels_ = graphs, labels
-        z = normal_scores(labels)
         self.encoder_ = _load(self.encoder)
         raw = self._inputs(graphs)
         self._consult(raw["log"], others)
-        self.members_, self.weights_, self.evidence_, self.standard_ = {}, {}, {}, {}
-        opinion = self._opinion(raw["log"], z)
-        self.scale_ = LabelScale(labels) if len(labels) else None
-        if self.scale_ is None:
+        self.members_: dict[tuple[str, str], GaussianProcess] = {}
+        self.weights_: dict[tuple[str, str], float] = {}
+        self.evidence_: dict[tuple[str, str], float] = {}
+        self.standard_: dict[str, Standardizer] = {}
+        self.scale_: LabelScale | None = None
+        opinion = self._opinion(raw["log"], labels)
+        if not len(labels):
             if self.prior_ is None:
                 raise LabelError("without labels an order can only come from other families: name some as sources")
             return self
@@ -108,13 +112,11 @@ class CGPredictor(RegressorMixin, BaseEstimator):
                           for scale in ("log", "natural")}
         if "embedding" in raw:
             self.standard_["embedding"] = Standardizer(raw["embedding"])
-        for name, x in self._views(raw).items():
-            self.members_[name] = GaussianProcess().fit(x, z - opinion)
-            self.evidence_[name] = self.members_[name].leave_one_out()[1]
-        best = max(self.evidence_.values())
-        weight = {k: np.exp((v - best) * len(z) / EVIDENCE_TEMPERATURE) for k, v in self.evidence_.items()}
-        total = sum(weight.values())
-        self.weights_ = {k: float(w / total) for k, w in weight.items()}
+        views = self._views(raw)
+        self.members_, z = fit_on_scores(labels, lambda z: _processes(views, z - opinion, opinion))
+        self.evidence_ = {k: g.leave_one_out()[1] for k, g in self.members_.items()}
+        self.weights_ = _shares(self.evidence_, len(z))
+        self.scale_ = LabelScale(labels, z)
         return self
 
     def _consult(self, known: np.ndarray, others: np.ndarray | None) -> None:
@@ -131,15 +133,15 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             self.prior_ = Prior(self.sources_, others) if self.sources_ else None
             self._grown_for = seen
 
-    def _opinion(self, log: np.ndarray, z: np.ndarray) -> np.ndarray:
+    def _opinion(self, log: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Weigh the sources by the labels; their common opinion ``[B]`` about the labelled networks, mean 0."""
-        self._centre, self._share = 0.0, min(PRIOR_LABELS / max(len(z), 1), 1.0)
+        self._centre, self._share = 0.0, min(PRIOR_LABELS / max(len(labels), 1), 1.0)
         if self.prior_ is None:
-            return np.zeros(len(z))
+            return np.zeros(len(labels))
         scores = self.prior_.scores(log)
-        self.prior_.judge(scores, z)
+        self.prior_.judge(scores, labels)
         said = self._share * self.prior_.combine(scores)
-        self._centre = float(said.mean()) if len(z) else 0.0
+        self._centre = float(said.mean()) if len(labels) else 0.0
         return np.asarray(said - self._centre)
 
     def predict(self, graphs: Sequence[Graph], return_std: bool = False) -> Any:
@@ -153,7 +155,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         return out, np.abs(self.scale_.to_labels(mean + std) - self.scale_.to_labels(mean - std)) / 2
 
     def predict_normal(self, graphs: Sequence[Graph]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation ``[B]`` on the scale of normal scores, before the map to label units."""
+        """Mean and standard deviation ``[B]`` of scores (``finetune.targets.power_scores``), before the map to label units."""
         if not hasattr(self, "members_"):
             raise CGError("this predictor has not been fitted; call fit(graphs, y) first")
         graphs = _graphs(graphs)
@@ -161,10 +163,11 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             return np.zeros(0), np.zeros(0)
         raw = self._inputs(graphs)
         mean, second = np.zeros(len(graphs)), np.zeros(len(graphs))
-        for name, x in self._views(raw).items():
-            m, s = self.members_[name].predict(x)
-            mean += self.weights_[name] * m
-            second += self.weights_[name] * (m * m + s * s)  # mixture of the members
+        views = self._views(raw)
+        for member, process in self.members_.items():
+            m, s = process.predict(views[member[0]])
+            mean += self.weights_[member] * m
+            second += self.weights_[member] * (m * m + s * s)  # mixture of the members
         std = np.sqrt(np.maximum(second - mean * mean, 1e-12))
         if self.prior_ is not None:
             mean += self._share * self.prior_.combine(self.prior_.scores(raw["log"])) - self._centre
@@ -228,7 +231,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             (folder / "predictor.json").write_text(json.dumps({
                 "format": _FORMAT, "labels": len(unique), "unlabelled": self.others_ is not None,
                 "random_state": self.random_state, "sources": len(self.sources_), "encoder": self.encoder_ is not None,
-                "weights": self.weights_}, indent=1) + "\n")
+                "weights": {", ".join(member): w for member, w in self.weights_.items()}}, indent=1) + "\n")
         return path
 
     @classmethod
@@ -253,6 +256,23 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         model.sources_ = resolve(sources, ())
         model._resolved = sources
         return model._learn(labelled.graphs if labelled else (), labelled.label("y") if labelled else np.zeros(0), x)
+
+
+def _processes(views: dict[str, np.ndarray], z: np.ndarray,
+               opinion: np.ndarray) -> tuple[dict[tuple[str, str], GaussianProcess], np.ndarray]:
+    """A process for every view and kernel, and what they together say about each network without its own label, ``[B]``."""
+    members = {(view, name): GaussianProcess(linear).fit(x, z) for view, x in views.items() for name, linear in KERNELS.items()}
+    found = {k: g.leave_one_out() for k, g in members.items()}
+    shares = _shares({k: evidence for k, (_, evidence) in found.items()}, len(z))
+    return members, opinion + sum(shares[k] * means for k, (means, _) in found.items())
+
+
+def _shares(evidence: dict[Any, float], n: int) -> dict[Any, float]:
+    """Weights of members, sum 1, from their mean leave-one-out log densities over ``n`` labels."""
+    best = max(evidence.values())
+    weight = {k: np.exp((v - best) * n / EVIDENCE_TEMPERATURE) for k, v in evidence.items()}
+    total = sum(weight.values())
+    return {k: float(w / total) for k, w in weight.items()}
 
 
 def _graphs(graphs: Sequence[Graph]) -> tuple[Graph, ...]:

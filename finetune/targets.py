@@ -1,17 +1,22 @@
-"""Labels as normal scores: learning sees ranks, users see label units."""
+"""What learning sees of labels: a power of them of normal shape, or normal scores of their ranks; users see label units."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cg.cells import Cell
 from cg.errors import LabelError
 from cg.graph import Graph
+from finetune.metrics import spearman
 
 MIN_LABELS = 2
+TAIL, POWERS = 2.0, (-20.0, 20.0)
+RANKS_BETTER = 0.03
+
+T = TypeVar("T")
 
 
 def check_labels(graphs: Sequence[Graph | Cell], y: Any) -> np.ndarray:
@@ -42,15 +47,56 @@ def normal_scores(y: np.ndarray) -> np.ndarray:
     return np.asarray(ndtri((rankdata(y) - 0.5) / len(y)))
 
 
-class LabelScale:
-    """Monotone map between label units and normal scores, fixed by the labels it was made from."""
+def power_scores(y: np.ndarray) -> np.ndarray:
+    """Labels bent into the shape of a normal distribution, mean 0 and deviation 1, float64 ``[B]``; the order stays.
 
-    def __init__(self, y: np.ndarray) -> None:
+    In units of the quartiles' distance from the median, what is more than ``TAIL`` away goes on as a logarithm, so that no
+    failed training decides; then the Yeo-Johnson power of most likelihood (Biometrika 87, 2000). As ``normal_scores`` it pulls
+    in long tails, yet it keeps the distances between labels, and few labels say little more than these
+    (docs/adr/0004-gaussian-processes.md).
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.stats import yeojohnson, yeojohnson_llf
+
+    low, middle, high = np.percentile(y, (25, 50, 75))
+    spread = high - low or y.std()
+    if not spread:
+        return np.zeros(len(y))
+    u = (y - middle) / spread
+    beyond = np.abs(u) - TAIL
+    u = np.where(beyond > 0, np.sign(u) * (TAIL + np.log1p(np.maximum(beyond, 0.0))), u)
+    power = minimize_scalar(lambda p: -yeojohnson_llf(p, u), bounds=POWERS, method="bounded").x
+    z = yeojohnson(u, power)
+    return np.asarray((z - z.mean()) / z.std())
+
+
+def fit_on_scores(y: np.ndarray, fit: Callable[[np.ndarray], tuple[T, np.ndarray]]) -> tuple[T, np.ndarray]:
+    """What ``fit`` made of ``power_scores(y)``, and these; or of ``normal_scores(y)``, where it is clearly better on them.
+
+    ``fit(z)`` returns a model and its leave-one-out predictions ``[B]``. Ranks are better where their order agrees with the
+    labels' by ``RANKS_BETTER`` more: where labels span orders of magnitude, or some of them are mistakes.
+    """
+    found: list[tuple[float, T, np.ndarray]] = []
+    for margin, scores in ((RANKS_BETTER, power_scores), (0.0, normal_scores)):
+        z = scores(y)
+        model, left_out = fit(z)
+        agreement = spearman(y, left_out) if len(y) > 2 and np.ptp(left_out) > 0 and np.ptp(y) > 0 else 0.0
+        found.append((agreement + margin, model, z))
+        if agreement + margin >= 1.0:
+            break
+    _, model, z = max(found, key=lambda item: item[0])
+    return model, z
+
+
+class LabelScale:
+    """Monotone map from scores to label units, fixed by labels ``y [B]`` and their scores ``z [B]``."""
+
+    def __init__(self, y: np.ndarray, z: np.ndarray) -> None:
         self.y, index = np.unique(y, return_index=True)
-        self.z = normal_scores(y)[index]
+        self.z = z[index]
 
     def to_labels(self, z: np.ndarray) -> np.ndarray:
-        """Normal scores to label units: linear between the labels, and on beyond them with the slope of the outer quarter."""
+        """Scores to label units: linear between the labels, and on beyond them with the slope of the outer quarter."""
         y, s = self.y, self.z
         if len(y) == 1:
             return np.full(np.shape(z), y[0])

@@ -85,7 +85,7 @@ class TransferNet(RegressorMixin, BaseEstimator):
         labels = check_labels(graphs, y)
         if not hasattr(self, "source_net_"):
             self.fit_sources(graphs)
-        self.scale_ = LabelScale(labels)
+        self.scale_ = LabelScale(labels, normal_scores(labels))
         self.net_ = copy.deepcopy(self.source_net_)
         items = views(graphs, self.net_.encoder.config)
         self._train(self.net_, items, normal_scores(labels), self.epochs, self.learning_rate / 10, self.learning_rate,

@@ -60,7 +60,7 @@ class GNNPredictor(RegressorMixin, BaseEstimator):
 
             self.history_ = train(net, len(items), loss, epochs=self.epochs, batch=self.batch, seed=self.random_state,
                                   learning_rate=self.learning_rate, weight_decay=1e-3, decoupled=True, clip=1.0)
-        self.scale_ = LabelScale(labels)
+        self.scale_ = LabelScale(labels, normal_scores(labels))
         return self
 
     def predict(self, graphs: Sequence[Graph]) -> np.ndarray:

@@ -1,15 +1,16 @@
-"""The space's own encoding as a rival: one-hot genome, rank-normalised labels, ridge regression or a Gaussian process."""
+"""The space's own encoding as a rival: one-hot genome, labels of normal shape, ridge regression or a Gaussian process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from cg.errors import CGError
-from finetune.targets import check_labels, normal_scores
+from finetune.targets import check_labels, fit_on_scores
 
 MODELS = ("ridge", "gp")
 _STRENGTHS = np.logspace(-2, 4, 25)
@@ -38,24 +39,18 @@ class NativeEncoding(RegressorMixin, BaseEstimator):
     def fit(self, networks: Sequence[Any] | np.ndarray, y: Any) -> NativeEncoding:
         """Learn from labels ``[B]``. Raises ``CGError`` on rows of several widths or values that are not finite."""
         x = self._rows(networks)
-        z = normal_scores(check_labels(list(networks), y))
+        labels = check_labels(list(networks), y)
         self.width_ = x.shape[1]
         self.mean_ = x.mean(0)
         self.scale_ = float(np.sqrt((x.var(0)).mean())) or 1.0  # one for all columns: a rare operation must not count more
-        if self.model == "ridge":
-            from sklearn.linear_model import RidgeCV
-
-            self.model_: Any = RidgeCV(_STRENGTHS).fit(self._scaled(x), z)
-        elif self.model == "gp":
-            from finetune.gp import GaussianProcess
-
-            self.model_ = GaussianProcess().fit(self._scaled(x), z)
-        else:
+        if self.model not in MODELS:
             raise CGError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
+        make = _ridge if self.model == "ridge" else _process
+        self.model_: Any = fit_on_scores(labels, partial(make, self._scaled(x)))[0]
         return self
 
     def predict(self, networks: Sequence[Any] | np.ndarray) -> np.ndarray:
-        """Scores ``[B]`` on the scale of normal scores."""
+        """Scores ``[B]`` on the scale of ``power_scores``."""
         if not hasattr(self, "model_"):
             raise CGError("this predictor has not been fitted; call fit(networks, y) first")
         if not len(networks):
@@ -82,3 +77,18 @@ class NativeEncoding(RegressorMixin, BaseEstimator):
         if len(bad):
             raise CGError(f"encoding {int(bad[0])} holds a value that is not finite")
         return x
+
+
+def _ridge(x: np.ndarray, z: np.ndarray) -> tuple[Any, np.ndarray]:
+    from sklearn.linear_model import Ridge, RidgeCV
+    from sklearn.model_selection import LeaveOneOut, cross_val_predict
+
+    model = RidgeCV(_STRENGTHS).fit(x, z)
+    return model, cross_val_predict(Ridge(model.alpha_), x, z, cv=LeaveOneOut())
+
+
+def _process(x: np.ndarray, z: np.ndarray) -> tuple[Any, np.ndarray]:
+    from finetune.gp import GaussianProcess
+
+    model = GaussianProcess().fit(x, z)
+    return model, model.leave_one_out()[0]

@@ -170,7 +170,7 @@ def test_normal_scores_follow_ranks_and_share_ties() -> None:
 
 def test_label_scale_inverts_on_the_labels_and_stays_monotone_beyond() -> None:
     y = np.array([10.0, 50.0, 90.0, 91.0, 92.0, 93.0, 93.5, 94.0])
-    scale = LabelScale(y)
+    scale = LabelScale(y, normal_scores(y))
     np.testing.assert_allclose(scale.to_labels(normal_scores(y)), y)
     line = scale.to_labels(np.linspace(-4, 4, 200))
     assert (np.diff(line) > 0).all()
