@@ -21,7 +21,9 @@ from cg.files import atomic_path
 from cg.global_statistics import GROUPS, STATISTICS, statistics
 from cg.graph import Graph
 from cg.graphset import GraphSet
-from finetune.gp import GaussianProcess, Standardizer
+from finetune.families import ENOUGH_FAMILIES, Stack
+from finetune.gp import Standardizer
+from finetune.mixture import Mixture
 from finetune.sources import Prior, resolve
 from finetune.suggestion import suggest
 from finetune.targets import LabelScale, check_labels, fit_on_scores
@@ -39,8 +41,6 @@ VIEWS = {
     "size": _BOTH | {"pair": 0.5, "hop": 0.5, "back": 0.5, "front": 0.2, "count": 0.1, "stage": 2.0, "field": 6.0,
                      "field_stage": 1.5, "flow": 1.5, "visit": 6.0},
 }
-KERNELS = {"local": 0.0, "line": 1.0}  # variance of the linear part of a member's kernel
-EVIDENCE_TEMPERATURE = 2.0
 EMBEDDING_SHARE = 1 / 6  # of the squared distance
 ENOUGH = 32  # labelled networks show which statistics overlap
 PRIOR_LABELS = 8.0  # up to so many labels the sources' opinion counts in full, then as 8 / labels
@@ -83,7 +83,9 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
         ``unlabelled``: networks of the same family without labels, the candidates say. They tell which statistics of a source
         carry over; with fewer than twenty labels they help much (docs/transfer.md), and without labels they are needed: the
-        order is then the sources' alone, and scores have no unit. Raises ``LabelError`` on labels that cannot be used.
+        order is then the sources' alone, and scores have no unit. If the labelled graphs name at least five families
+        (``Graph.family``), networks of yet another one are predicted by what carries over between these
+        (``finetune.families``). Raises ``LabelError`` on labels that cannot be used.
         """
         graphs, unlabelled = _graphs(graphs), _graphs(unlabelled)
         labels = check_labels(graphs, y) if graphs or not unlabelled else np.zeros(0)
@@ -98,9 +100,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         self.encoder_ = _load(self.encoder)
         raw = self._inputs(graphs)
         self._consult(raw["log"], others)
-        self.members_: dict[tuple[str, str], GaussianProcess] = {}
-        self.weights_: dict[tuple[str, str], float] = {}
-        self.evidence_: dict[tuple[str, str], float] = {}
+        self.mixture_: Mixture | None = None
+        self.stack_: Stack | None = None
         self.standard_: dict[str, Standardizer] = {}
         self.scale_: LabelScale | None = None
         opinion = self._opinion(raw["log"], labels)
@@ -113,9 +114,15 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         if "embedding" in raw:
             self.standard_["embedding"] = Standardizer(raw["embedding"])
         views = self._views(raw)
-        self.members_, z = fit_on_scores(labels, lambda z: _processes(views, z - opinion, opinion))
-        self.evidence_ = {k: g.leave_one_out()[1] for k, g in self.members_.items()}
-        self.weights_ = _shares(self.evidence_, len(z))
+        def learned(z: np.ndarray) -> tuple[Mixture, np.ndarray]:
+            mixture = Mixture(views, z - opinion)
+            return mixture, mixture.left_out + opinion
+
+        mixture, z = fit_on_scores(labels, learned)
+        self.mixture_ = mixture
+        self.families_ = np.array([g.family for g in graphs])
+        if all(self.families_) and len(set(self.families_)) >= ENOUGH_FAMILIES:
+            self.stack_ = Stack(mixture.members, raw["log"], z - opinion, self.families_)
         self.scale_ = LabelScale(labels, z)
         return self
 
@@ -156,23 +163,23 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def predict_normal(self, graphs: Sequence[Graph]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[B]`` of scores (``finetune.targets.power_scores``), before the map to label units."""
-        if not hasattr(self, "members_"):
+        if not hasattr(self, "mixture_"):
             raise CGError("this predictor has not been fitted; call fit(graphs, y) first")
         graphs = _graphs(graphs)
         if not graphs:
             return np.zeros(0), np.zeros(0)
         raw = self._inputs(graphs)
-        mean, second = np.zeros(len(graphs)), np.zeros(len(graphs))
-        views = self._views(raw)
-        for member, process in self.members_.items():
-            m, s = process.predict(views[member[0]])
-            mean += self.weights_[member] * m
-            second += self.weights_[member] * (m * m + s * s)  # mixture of the members
-        std = np.sqrt(np.maximum(second - mean * mean, 1e-12))
+        mean, std = np.zeros(len(graphs)), np.ones(len(graphs))
+        if self.mixture_ is not None:
+            mean, std, means = self.mixture_.predict(self._views(raw))
+            if self.stack_ is not None:
+                new = ~np.isin([g.family for g in graphs], self.families_)
+                mean = np.where(new, self.stack_.predict(means, raw["log"]), mean)
+                std = np.where(new, np.maximum(std, self.stack_.std), std)
         if self.prior_ is not None:
-            mean += self._share * self.prior_.combine(self.prior_.scores(raw["log"])) - self._centre
-            if not self.members_:
-                std = np.full(len(graphs), np.sqrt(1.0 - self.prior_.agreement**2))
+            mean = mean + self._share * self.prior_.combine(self.prior_.scores(raw["log"])) - self._centre
+            if self.mixture_ is None:
+                std *= np.sqrt(1.0 - self.prior_.agreement**2)
         return mean, std
 
     def rank(self, graphs: Sequence[Graph]) -> np.ndarray:
@@ -213,7 +220,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def save(self, path: str | Path) -> Path:
         """Write a folder with the labelled graphs, the sources and the encoder; ``load`` fits again, in a second or so."""
-        if not hasattr(self, "members_"):
+        if not hasattr(self, "mixture_"):
             raise CGError("this predictor has not been fitted; there is nothing to save")
         path = Path(path)
         with atomic_path(path) as folder:
@@ -228,10 +235,11 @@ class CGPredictor(RegressorMixin, BaseEstimator):
                 GraphSet(g.graphs, g.ids, {"score": source.scores}).write(folder / f"source-{i}.parquet")
             if self.encoder_ is not None:
                 self.encoder_.save(folder / "encoder")
+            weights = {", ".join(k): w for k, w in self.mixture_.weights.items()} if self.mixture_ is not None else {}
             (folder / "predictor.json").write_text(json.dumps({
                 "format": _FORMAT, "labels": len(unique), "unlabelled": self.others_ is not None,
                 "random_state": self.random_state, "sources": len(self.sources_), "encoder": self.encoder_ is not None,
-                "weights": {", ".join(member): w for member, w in self.weights_.items()}}, indent=1) + "\n")
+                "weights": weights}, indent=1) + "\n")
         return path
 
     @classmethod
@@ -256,23 +264,6 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         model.sources_ = resolve(sources, ())
         model._resolved = sources
         return model._learn(labelled.graphs if labelled else (), labelled.label("y") if labelled else np.zeros(0), x)
-
-
-def _processes(views: dict[str, np.ndarray], z: np.ndarray,
-               opinion: np.ndarray) -> tuple[dict[tuple[str, str], GaussianProcess], np.ndarray]:
-    """A process for every view and kernel, and what they together say about each network without its own label, ``[B]``."""
-    members = {(view, name): GaussianProcess(linear).fit(x, z) for view, x in views.items() for name, linear in KERNELS.items()}
-    found = {k: g.leave_one_out() for k, g in members.items()}
-    shares = _shares({k: evidence for k, (_, evidence) in found.items()}, len(z))
-    return members, opinion + sum(shares[k] * means for k, (means, _) in found.items())
-
-
-def _shares(evidence: dict[Any, float], n: int) -> dict[Any, float]:
-    """Weights of members, sum 1, from their mean leave-one-out log densities over ``n`` labels."""
-    best = max(evidence.values())
-    weight = {k: np.exp((v - best) * n / EVIDENCE_TEMPERATURE) for k, v in evidence.items()}
-    total = sum(weight.values())
-    return {k: float(w / total) for k, w in weight.items()}
 
 
 def _graphs(graphs: Sequence[Graph]) -> tuple[Graph, ...]:

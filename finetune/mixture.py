@@ -1,0 +1,45 @@
+"""Several Gaussian processes on several views of the same networks, mixed by their leave-one-out evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from finetune.gp import GaussianProcess
+
+KERNELS = {"local": 0.0, "line": 1.0}  # variance of the linear part of a member's kernel
+EVIDENCE_TEMPERATURE = 2.0
+
+Member = tuple[str, str]  # view and kernel
+
+
+class Mixture:
+    """A process for every view and kernel.
+
+    Args:
+        views: standardised inputs ``[B, F]`` by name.
+        z: what to learn, ``[B]``, mean about 0.
+
+    Attributes:
+        members, evidence, weights: by view and kernel: the processes, their mean leave-one-out log densities, their shares.
+        left_out: mean of the mixture about each network without its own label, ``[B]``.
+    """
+
+    def __init__(self, views: Mapping[str, np.ndarray], z: np.ndarray) -> None:
+        self.members = {(view, name): GaussianProcess(linear).fit(x, z)
+                        for view, x in views.items() for name, linear in KERNELS.items()}
+        found = {k: g.leave_one_out() for k, g in self.members.items()}
+        self.evidence = {k: density for k, (_, density) in found.items()}
+        best = max(self.evidence.values())
+        weight = {k: np.exp((v - best) * len(z) / EVIDENCE_TEMPERATURE) for k, v in self.evidence.items()}
+        total = sum(weight.values())
+        self.weights: dict[Member, float] = {k: float(w / total) for k, w in weight.items()}
+        self.left_out = np.asarray(sum(self.weights[k] * means for k, (means, _) in found.items()))
+
+    def predict(self, views: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, dict[Member, np.ndarray]]:
+        """Mean and standard deviation of the mixture, each ``[B]``, and the members' means."""
+        found = {k: g.predict(views[k[0]]) for k, g in self.members.items()}
+        mean = sum(self.weights[k] * m for k, (m, _) in found.items())
+        second = sum(self.weights[k] * (m * m + s * s) for k, (m, s) in found.items())
+        return np.asarray(mean), np.sqrt(np.maximum(second - mean * mean, 1e-12)), {k: m for k, (m, _) in found.items()}
