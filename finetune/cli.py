@@ -1,4 +1,4 @@
-"""Commands of this package: ``cg suggest``, ``cg finetune``, ``cg predict``. Bodies import what they need, when they run."""
+"""``cg suggest``, ``cg finetune``, ``cg predict`` and ``cg explain``. Bodies import what they need, when they run."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     add("suggest", suggest, "cg suggest --graphs g.parquet --n 40 -o to_label.csv")
     add("finetune", finetune, "cg finetune --graphs g.parquet --labels labels.csv -o predictor")
     add("predict", predict, "cg predict --predictor predictor --graphs g.parquet -o scores.csv")
+    add("explain", explain, "cg explain --predictor predictor --graphs g.parquet --id 17")
 
 
 def suggest(
@@ -84,11 +85,15 @@ def finetune(
         predictor = CGPredictor(None if encoder == "none" else encoder, sources=parse_sources(sources), random_state=seed)
         predictor.fit(labelled, list(known.values()), unlabelled=[data.graphs[i] for i in rest[::-(-len(rest) // 1000) or 1]])
         predictor.save(out)
+        doubts = predictor.doubts([data.graphs[i] for i in rest])
         advance()
     if json:
-        terminal.emit({"predictor": out, "labels": len(known), "encoder": encoder, "sources": sources, "seed": seed})
+        terminal.emit({"predictor": out, "labels": len(known), "encoder": encoder, "sources": sources, "seed": seed,
+                       "doubts": doubts})
     else:
         terminal.console().print(f"wrote {out}: {learned}")
+        for doubt in doubts:
+            terminal.note(doubt)
 
 
 def predict(
@@ -113,18 +118,45 @@ def predict(
     with terminal.progress(f"scoring {len(data):,} graphs", 1) as advance:
         model = CGPredictor.load(predictor)
         columns = list(model.predict(data.graphs, return_std=True)) if std else [model.predict(data.graphs)]
+        doubts = model.doubts(data.graphs)
         advance()
     names = ("id", "score", "std")[: 1 + len(columns)]
     rows = list(zip(data.ids, *(np.asarray(c, np.float64).tolist() for c in columns), strict=True))
     if out is not None:
         write_table(out, names, rows)
     if json:
-        terminal.emit({"out": out, "scores": [dict(zip(names, r, strict=True)) for r in rows]})
+        terminal.emit({"out": out, "scores": [dict(zip(names, r, strict=True)) for r in rows], "doubts": doubts})
         return
     best = sorted(rows, key=lambda r: -float(r[1]))[:top]
     terminal.table(f"the best {len(best)} of {len(rows):,}", ("rank", *names), [(i, *r) for i, r in enumerate(best, 1)], 2)
+    for doubt in doubts:
+        terminal.note(doubt)
     if out is not None:
         terminal.note(f"wrote {out}")
+
+
+def explain(
+    predictor: Annotated[Path, typer.Option("--predictor", help="Folder that 'cg finetune' wrote.")],
+    graphs: Annotated[Path, _GRAPHS],
+    key: Annotated[str, typer.Option("--id", help="Which of the graphs.")],
+    json: Json = False,
+) -> None:
+    """Say where a score comes from: the nearest known networks, and the statistics that moved it."""
+    from cg import _terminal as terminal
+    from cg.errors import CGError
+    from cg.graphset import GraphSet
+
+    data = GraphSet.read(graphs)
+    if key not in data.ids:
+        raise CGError(f"no graph {key!r} in {graphs}; its {len(data)} ids begin with {', '.join(map(repr, data.ids[:3]))}")
+
+    from finetune import CGPredictor
+
+    found = CGPredictor.load(predictor).explain(data.graphs[data.ids.index(key)])
+    if json:
+        terminal.emit(found.to_dict())
+    else:
+        terminal.console().print(str(found), markup=False, highlight=False)
 
 
 def _by_label(data: GraphSet, labels: Path | None, metric: str | None) -> tuple[dict[str, float], list[Graph], list[int]]:

@@ -8,7 +8,6 @@ An encoder's embedding joins eight more.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,16 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from cg.errors import CGError, LabelError, LeakageError, StorageError
-from cg.files import atomic_path
+from cg.errors import CGError, LabelError, LeakageError
 from cg.global_statistics import GROUPS, STATISTICS, statistics
 from cg.graph import Graph
-from cg.graphset import GraphSet
+from finetune.explanation import Explanation, doubts, explain, novelty
 from finetune.families import ENOUGH_FAMILIES, Stack
 from finetune.gp import Standardizer
+from finetune.metrics import spearman
 from finetune.mixture import Mixture
 from finetune.sources import Prior, resolve
+from finetune.storage import read, save
 from finetune.suggestion import suggest
 from finetune.targets import LabelScale, check_labels, fit_on_scores
 
@@ -44,7 +44,6 @@ VIEWS = {
 EMBEDDING_SHARE = 1 / 6  # of the squared distance
 ENOUGH = 32  # labelled networks show which statistics overlap
 PRIOR_LABELS = 8.0  # up to so many labels the sources' opinion counts in full, then as 8 / labels
-_FORMAT = 2
 
 
 def _column_weights(view: str) -> np.ndarray:
@@ -69,11 +68,14 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             names, Parquet files or ``GraphSet``s, or ``()`` for none.
         random_state: kept and saved for scikit-learn's sake; nothing that is drawn at random depends on it (the Gaussian
             processes draw nothing, the trees of a source have a fixed seed).
+        fast: leave the default sources out, whose trees take most of the two to four seconds of a fit; from 20 labels on
+            the order is nearly the same (docs/transfer.md).
 
     Higher labels are better by convention, but nothing depends on it except the order of ``rank``.
     """
 
-    def __init__(self, encoder: Any = None, sources: Any = None, random_state: int = 0) -> None:
+    def __init__(self, encoder: Any = None, sources: Any = None, random_state: int = 0, fast: bool = False) -> None:
+        self.fast = fast
         self.encoder = encoder
         self.sources = sources
         self.random_state = random_state
@@ -90,7 +92,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         graphs, unlabelled = _graphs(graphs), _graphs(unlabelled)
         labels = check_labels(graphs, y) if graphs or not unlabelled else np.zeros(0)
         if self.sources is None or getattr(self, "_resolved", None) is not self.sources:
-            self.sources_ = resolve(self.sources, (*graphs, *unlabelled))
+            self.sources_ = resolve(() if self.fast and self.sources is None else self.sources, (*graphs, *unlabelled))
             self._resolved = self.sources
         return self._learn(graphs, labels, statistics(unlabelled) if unlabelled else None)
 
@@ -124,6 +126,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         if all(self.families_) and len(set(self.families_)) >= ENOUGH_FAMILIES:
             self.stack_ = Stack(mixture.members, raw["log"], z - opinion, self.families_)
         self.scale_ = LabelScale(labels, z)
+        left_out = mixture.left_out + opinion
+        self.agreement_ = spearman(labels, left_out) if len(z) > 2 and np.ptp(left_out) and np.ptp(labels) else 0.0
         return self
 
     def _consult(self, known: np.ndarray, others: np.ndarray | None) -> None:
@@ -163,17 +167,25 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def predict_normal(self, graphs: Sequence[Graph]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[B]`` of scores (``finetune.targets.power_scores``), before the map to label units."""
-        if not hasattr(self, "mixture_"):
-            raise CGError("this predictor has not been fitted; call fit(graphs, y) first")
+        self._fitted()
         graphs = _graphs(graphs)
         if not graphs:
             return np.zeros(0), np.zeros(0)
-        raw = self._inputs(graphs)
-        mean, std = np.zeros(len(graphs)), np.ones(len(graphs))
+        return self._score(self._inputs(graphs), np.array([g.family for g in graphs]))
+
+    def score_rows(self, rows: np.ndarray, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
+        """As ``predict_normal``, of networks that are ``graph`` with other statistics ``[B, F]``."""
+        raw = _scales(rows)
+        if self.encoder_ is not None:
+            raw["embedding"] = np.tile(self.encoder_.embed([graph]).astype(np.float64), (len(rows), 1))
+        return self._score(raw, np.full(len(rows), graph.family))
+
+    def _score(self, raw: dict[str, np.ndarray], families: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean, std = np.zeros(len(families)), np.ones(len(families))
         if self.mixture_ is not None:
             mean, std, means = self.mixture_.predict(self._views(raw))
             if self.stack_ is not None:
-                new = ~np.isin([g.family for g in graphs], self.families_)
+                new = ~np.isin(families, self.families_)
                 mean = np.where(new, self.stack_.predict(means, raw["log"]), mean)
                 std = np.where(new, np.maximum(std, self.stack_.std), std)
         if self.prior_ is not None:
@@ -190,6 +202,33 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         """Positions of the ``n`` candidates whose labels would now teach most, int64 ``[n]`` (``finetune.suggest``)."""
         return suggest(_graphs(graphs), n, getattr(self, "graphs_", ()), self.random_state)
 
+    def explain(self, graph: Graph, neighbours: int = 3, effects: int = 8) -> Explanation:
+        """Nearest labelled networks and networks of the sources, and the statistics that moved the score of ``graph``."""
+        self._fitted()
+        return explain(self, _graphs([graph])[0], neighbours, effects)
+
+    def novelty(self, graphs: Sequence[Graph]) -> np.ndarray:
+        """How far each graph is from the nearest labelled one, ``[B]``; 1: as near as the labelled ones are to each other.
+
+        Euclidean distance of the standardised statistics over its median between a labelled network and the next different one.
+        Networks of the labelled ones' family have .3 to 2, those of other families 2.5 to thousands (docs/transfer.md).
+        """
+        self._fitted()
+        return novelty(self, _graphs(graphs))
+
+    def doubts(self, graphs: Sequence[Graph] = ()) -> list[str]:
+        """Sentences on what speaks against trusting the order of ``graphs``; none if nothing does.
+
+        Labels too few to agree with each other when left out, isomorphic networks with different labels, networks that are far
+        from every labelled one, or no labels at all.
+        """
+        self._fitted()
+        return doubts(self, _graphs(graphs))
+
+    def _fitted(self) -> None:
+        if not hasattr(self, "mixture_"):
+            raise CGError("this predictor has not been fitted; call fit(graphs, y) first")
+
     def check_unseen(self, graphs: Sequence[Graph]) -> None:
         """Raise ``LeakageError`` if any of the graphs, by fingerprint, is among the labelled ones."""
         seen = {g.digest for g in self.graphs_}
@@ -200,10 +239,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def _inputs(self, graphs: Sequence[Graph]) -> dict[str, np.ndarray]:
         """Unscaled input blocks, each ``[B, ...]``."""
-        log = statistics(graphs).astype(np.float64)
-        natural = log.copy()
-        natural[:, _LOGARITHMIC] = np.expm1(natural[:, _LOGARITHMIC])
-        blocks = {"log": log, "natural": natural}
+        blocks = _scales(statistics(graphs))
         if self.encoder_ is not None:
             blocks["embedding"] = self.encoder_.embed(graphs).astype(np.float64)
         return blocks
@@ -220,50 +256,25 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def save(self, path: str | Path) -> Path:
         """Write a folder with the labelled graphs, the sources and the encoder; ``load`` fits again, in a second or so."""
-        if not hasattr(self, "mixture_"):
-            raise CGError("this predictor has not been fitted; there is nothing to save")
-        path = Path(path)
-        with atomic_path(path) as folder:
-            folder.mkdir()
-            unique = [f"{i}" for i in range(len(self.graphs_))]
-            if unique:
-                GraphSet(self.graphs_, unique, {"y": self.labels_}).write(folder / "labelled.parquet")
-            if self.others_ is not None:
-                np.save(folder / "unlabelled.npy", self.others_.astype(np.float32))
-            for i, source in enumerate(self.sources_):
-                g = source.graphs
-                GraphSet(g.graphs, g.ids, {"score": source.scores}).write(folder / f"source-{i}.parquet")
-            if self.encoder_ is not None:
-                self.encoder_.save(folder / "encoder")
-            weights = {", ".join(k): w for k, w in self.mixture_.weights.items()} if self.mixture_ is not None else {}
-            (folder / "predictor.json").write_text(json.dumps({
-                "format": _FORMAT, "labels": len(unique), "unlabelled": self.others_ is not None,
-                "random_state": self.random_state, "sources": len(self.sources_), "encoder": self.encoder_ is not None,
-                "weights": weights}, indent=1) + "\n")
-        return path
+        self._fitted()
+        return save(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> CGPredictor:
         """Read a folder of ``save``. Raises ``StorageError`` naming the file that is missing or corrupt."""
-        path = Path(path)
-        try:
-            record = json.loads((path / "predictor.json").read_text())
-            version, n_sources, has_encoder = record["format"], int(record["sources"]), record["encoder"]
-            n_labels, others = (int(record["labels"]), record["unlabelled"]) if version == _FORMAT else (0, False)
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise StorageError(f"{path} is not a predictor folder (predictor.json: {error!r})") from None
-        if version != _FORMAT:
-            raise StorageError(f"{path} has format {version}, this version reads {_FORMAT}; fit the predictor again")
-        sources = [GraphSet.read(path / f"source-{i}.parquet") for i in range(n_sources)]
-        labelled = GraphSet.read(path / "labelled.parquet") if n_labels else None
-        try:
-            x = np.load(path / "unlabelled.npy", allow_pickle=False) if others else None
-        except (OSError, ValueError) as error:
-            raise StorageError(f"{path / 'unlabelled.npy'} cannot be read: {error}") from None
-        model = cls(path / "encoder" if has_encoder else None, sources, record["random_state"])
-        model.sources_ = resolve(sources, ())
-        model._resolved = sources
-        return model._learn(labelled.graphs if labelled else (), labelled.label("y") if labelled else np.zeros(0), x)
+        stored = read(Path(path))
+        model = cls(stored.encoder, stored.sources, stored.random_state)
+        model.sources_ = resolve(stored.sources, ())
+        model._resolved = stored.sources
+        return model._learn(stored.graphs, stored.labels, stored.others)
+
+
+def _scales(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Statistics ``[B, F]`` on a logarithmic and on a natural scale."""
+    log = rows.astype(np.float64)
+    natural = log.copy()
+    natural[:, _LOGARITHMIC] = np.expm1(natural[:, _LOGARITHMIC])
+    return {"log": log, "natural": natural}
 
 
 def _graphs(graphs: Sequence[Graph]) -> tuple[Graph, ...]:

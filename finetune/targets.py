@@ -36,6 +36,19 @@ def check_labels(graphs: Sequence[Graph | Cell], y: Any) -> np.ndarray:
     return values
 
 
+def contradictions(graphs: Sequence[Graph], y: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of positions of isomorphic graphs whose labels are more than one standard deviation of all labels apart."""
+    by_digest: dict[str, list[int]] = {}
+    for i, g in enumerate(graphs):
+        by_digest.setdefault(g.digest, []).append(i)
+    found = []
+    for same in by_digest.values():
+        low, high = min(same, key=lambda i: y[i]), max(same, key=lambda i: y[i])
+        if y[high] - y[low] > y.std():
+            found.append((low, high))
+    return found
+
+
 def normal_scores(y: np.ndarray) -> np.ndarray:
     """Standard-normal quantiles of the ranks, float64 ``[B]``; ties share their mean rank (van der Waerden scores).
 

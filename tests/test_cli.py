@@ -325,6 +325,22 @@ def test_suggest_names_different_networks_without_a_label(data: Path, tmp_path: 
     cg_error("suggest", "--graphs", data / "g.parquet", "--n", 500, "-o", tmp_path / "x.csv", match="cannot suggest 500")
 
 
+def test_explain_says_where_a_score_comes_from_and_predict_what_to_doubt(data: Path, tmp_path: Path) -> None:
+    made = cg_json("finetune", "--graphs", data / "g.parquet", "--labels", data / "labels.csv", "-o", tmp_path / "p",
+                   "--sources", "nasbench101")
+    assert not any("not enough" in d or "contradict" in d for d in made["doubts"])
+    one = GraphSet.read(data / "g.parquet").ids[40]
+    found = cg_json("explain", "--predictor", tmp_path / "p", "--graphs", data / "g.parquet", "--id", one)
+    scores = cg_json("predict", "--predictor", tmp_path / "p", "--graphs", data / "g.parquet")["scores"]
+    assert found["score"] == pytest.approx(next(s["score"] for s in scores if s["id"] == one))
+    text = cg("explain", "--predictor", tmp_path / "p", "--graphs", data / "g.parquet", "--id", one).stdout
+    assert "nearest labelled" in text
+    assert found["statistics"][0]["name"] in text
+    cg_error("explain", "--predictor", tmp_path / "p", "--graphs", data / "g.parquet", "--id", "no such", match="'no such'")
+    strange = cg("predict", "--predictor", tmp_path / "p", "--graphs", data / "darts.parquet")
+    assert "20 of 20 networks" in strange.stderr
+
+
 def test_finetune_errors(data: Path, tmp_path: Path) -> None:
     same = ("--graphs", data / "g.parquet", "-o", tmp_path / "p")
     cg_error("finetune", *same, "--labels", tmp_path / "none.csv", match="none.csv: No such file")
