@@ -23,8 +23,10 @@ from typing import Any
 import _record
 import numpy as np
 
+from cg import GraphSet
 from evo_search import get_space
 from evo_search.oracles import shared_folder
+from finetune import CGPredictor
 from finetune.baselines import BRPLatencyGCN, FlopsLatency, LayerwiseLatency
 from finetune.metrics import spearman, within_error_bound
 
@@ -32,7 +34,11 @@ BOUNDS = (0.01, 0.05, 0.1)
 HELD_BACK = 1000  # training and validation networks of the paper
 # On cells, "all" means all six operations of a cell, also those that no signal passes: HELP's networks ran them. Rows without
 # it see the network that is left without them, as published.
-METHODS = ("BRPLatencyGCN", "BRPLatencyGCN-all", "LayerwiseLatency", "LayerwiseLatency-all", "FlopsLatency")
+# ``CGPredictor`` reads graphs, which have nothing that no signal passes; ``CGPredictor-devices`` has the other makes of devices
+# as sources, with the latencies there of 500 of the networks that are held back.
+ALONE = ("BRPLatencyGCN", "BRPLatencyGCN-all", "LayerwiseLatency", "LayerwiseLatency-all", "FlopsLatency", "CGPredictor")
+METHODS = {900: ALONE, 100: ALONE, 10: ("LayerwiseLatency", "LayerwiseLatency-all", "CGPredictor", "CGPredictor-devices")}
+REFERENCES = 500
 KEY = ("device", "labels", "seed", "method", "epochs", "width")
 FILE = shared_folder() / "data" / "latency" / "nb201_help_latency.csv.gz"
 
@@ -40,8 +46,8 @@ FILE = shared_folder() / "data" / "latency" / "nb201_help_latency.csv.gz"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", action="append", help="column of the table; several times for several; else all")
-    parser.add_argument("--method", action="append", choices=METHODS)
-    parser.add_argument("--labels", type=int, action="append", help="else 900 and 100")
+    parser.add_argument("--method", action="append", choices=sorted(set(sum(METHODS.values(), ()))))
+    parser.add_argument("--labels", type=int, action="append", help="else 900, 100 and 10")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=250)
     parser.add_argument("--width", type=int, default=600)
@@ -67,14 +73,21 @@ def main() -> None:
         order = np.random.default_rng(1000 + seed).permutation(len(valid))
         for device in devices:
             y = np.array([float(table[i][device]) for i in valid])
-            for labels in args.labels or (900, 100):
-                for method in args.method or METHODS:
+            for labels in args.labels or METHODS:
+                for method in args.method or METHODS.get(labels, ALONE):
                     gcn = method.startswith("BRP")
                     about = dict(zip(KEY, (device, labels, seed, method, args.epochs * gcn, args.width * gcn), strict=True))
                     if tuple(about.values()) in done:
                         continue
                     began = time.perf_counter()
-                    model = makers(args.epochs, args.width, seed)[method]()
+                    if method == "CGPredictor-devices":
+                        held = order[HELD_BACK - REFERENCES:HELD_BACK]
+                        model: Any = CGPredictor(None, [
+                            GraphSet([graphs[i] for i in held], [str(i) for i in held],
+                                     {c: np.array([float(table[valid[i]][c]) for i in held])})
+                            for c in columns if make_of(c) != make_of(device)])
+                    else:
+                        model = makers(args.epochs, args.width, seed)[method]()
                     networks: list[Any] = cells if gcn or method == "LayerwiseLatency-all" else graphs
                     model.fit([networks[i] for i in order[:labels]], y[order[:labels]])
                     fit_s = time.perf_counter() - began
@@ -97,7 +110,14 @@ def makers(epochs: int, width: int, seed: int) -> dict[str, Callable[[], Any]]:
         return lambda: BRPLatencyGCN(width=width, epochs=epochs, prune=prune, random_state=seed)
 
     return {"BRPLatencyGCN": gcn(True), "BRPLatencyGCN-all": gcn(False), "LayerwiseLatency-all": LayerwiseLatency,
-            "LayerwiseLatency": lambda: LayerwiseLatency(missing=0.0), "FlopsLatency": FlopsLatency}
+            "LayerwiseLatency": lambda: LayerwiseLatency(missing=0.0), "FlopsLatency": FlopsLatency,
+            "CGPredictor": lambda: CGPredictor(None, ())}
+
+
+def make_of(device: str) -> str:
+    """``titan`` of ``titan_rtx_32``, ``titanx_1`` and ``titanxp_1``: columns of one make differ by batch size or model."""
+    make = device.partition("_")[0]
+    return "titan" if make.startswith("titan") else make.rstrip("0123456789")
 
 
 def shares() -> list[str]:
