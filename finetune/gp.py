@@ -18,7 +18,7 @@ class Standardizer:
         self.used = spread > 1e-5 * np.maximum(1.0, np.abs(mean))
         self.mean, self.scale = mean[self.used], spread[self.used]
         w = np.ones(int(self.used.sum())) if weights is None else weights[self.used]
-        self.weights = w / np.sqrt((w * w).mean()) if len(w) else w
+        self.weights = w / (np.sqrt((w * w).mean()) or 1.0) if len(w) else w
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """float64 ``[B, used columns]``, clipped to +-4 before the weights (an unseen extreme must not dominate)."""
