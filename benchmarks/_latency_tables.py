@@ -17,7 +17,8 @@ from _spread import spread
 Table = tuple[tuple[str, ...], list[tuple[Any, ...]]]
 METHODS = {"BRPLatencyGCN": "`BRPLatencyGCN`", "BRPLatencyGCN-all": "`BRPLatencyGCN`, all six",
            "LayerwiseLatency": "`LayerwiseLatency`", "LayerwiseLatency-all": "`LayerwiseLatency`, all six",
-           "FlopsLatency": "`FlopsLatency`"}
+           "FlopsLatency": "`FlopsLatency`", "CGPredictor": "`CGPredictor`",
+           "CGPredictor-devices": "`CGPredictor`, other devices as sources"}
 
 
 def _rows(results: Path) -> list[dict[str, Any]]:

@@ -92,22 +92,66 @@ def goals(results: Path) -> Table:
     """What was aimed at, beside what was measured."""
     few_rows, zero_rows, lines = rows(results, "few"), rows(results, "zero"), []
 
-    def add(target: str, labels: int, found: np.ndarray, aim: float, known: str) -> None:
+    def add(target: str, labels: int, found: np.ndarray, aim: float, known: str, chosen: np.ndarray | None = None) -> None:
         if len(found):
-            lines.append((target, labels, spread(found), f"≥ {aim}", "yes" if found.mean() >= aim else "**no**", known))
+            other = spread(chosen) if chosen is not None and len(chosen) else "–"
+            reached = "**no**" if other == "–" or chosen is None or chosen.mean() < aim else "with suggested labels"
+            lines.append((target, labels, spread(found), other, f"≥ {aim}", "yes" if found.mean() >= aim else reached, known))
 
     for target, labels, aim, known in AIMS:
-        add(TITLES[target], labels, values(few_rows, target=target, method=OURS, labels=labels), aim, known)
+        drawn, chosen = (values(few_rows, target=target, method=m, labels=labels) for m in (OURS, SUGGESTED))
+        add(TITLES[target], labels, drawn, aim, known, chosen)
     for target, sources, aim, known in ZERO_AIMS:
         add(f"{TITLES[target]} from {sources}", 0, values(zero_rows, target=target, sources=sources), aim, known)
     for r in rows(results, "timm"):
-        if (r["method"], r["labels"]) == ("trees", 0):
-            add("timm, a family left out, over all rows, `trees`", 0, np.array([r["rho"]]), 0.88, "MACs .78")
         if (r["method"], r["labels"]) == ("default", 0):
-            add("the same, `CGPredictor` on the labels of all others", 0, np.array([r["rho"]]), 0.88, "MACs .78")
-    return ("target", "labels", "ρ", "aimed at", "reached", "best published"), lines
+            add("timm, a family left out, labels of all others", 0, np.array([r["rho"]]), 0.88, "MACs .78")
+    return ("target", "labels", "ρ", "ρ, suggested labels", "aimed at", "reached", "best published"), lines
+
+
+def intervals(results: Path) -> Table:
+    """Share of labels inside 90 % intervals, by target and number of labels."""
+    found = [r for r in load(results, "trust") if r["part"] == "intervals"]
+    labels = sorted({r["labels"] for r in found})
+
+    def cell(target: str, n: int, name: str) -> str:
+        group = np.array([r[name] for r in found if (r["target"], r["labels"]) == (target, n)])
+        return f"{100 * group.mean():.1f} ± {100 * group.std(ddof=1):.1f} %" if len(group) > 1 else "–"
+
+    lines = [(TITLES[t], *(cell(t, n, "covered") for n in labels)) for t in TITLES if any(r["target"] == t for r in found)]
+    return ("target", *(f"{n} labels" for n in labels)), lines
+
+
+def novelty(results: Path) -> Table:
+    """Novelty of networks of every family, seen from 50 labels of one."""
+    found = [r for r in load(results, "trust") if r["part"] == "novelty" and r["labels"] == 50]
+    names = [t for t in TITLES if any(r["target"] == t for r in found)]
+
+    def cell(target: str, seen: str) -> str:
+        group = [r for r in found if (r["target"], r["seen"]) == (target, seen)]
+        low, middle, high, far = (float(np.mean([r[k] for r in group])) for k in ("low", "median", "high", "far"))
+        return f"{middle:.3g} ({low:.3g} to {high:.3g}), {far:.0%} far"
+
+    lines = [(TITLES[t].split(",")[0], *(cell(t, s) for s in names)) for t in names]
+    return ("labels of", *(TITLES[s].split(",")[0] for s in names)), lines
+
+
+def ablation(results: Path) -> Table:
+    """What leaving a group of statistics out costs, and what it is worth alone."""
+    found = load(results, "ablation")
+    names = [t for t in TITLES if any(r["target"] == t for r in found)]
+    whole = {t: values(found, target=t, how="all").mean() for t in names}
+    lines: list[tuple[Any, ...]] = [("all", *(f"{whole[t]:.3f}" for t in names))] if found else []
+    for group in dict.fromkeys(r["group"] for r in found if r["group"]):
+        cells = []
+        for t in names:
+            without, alone = (values(found, target=t, how=how, group=group) for how in ("without", "alone"))
+            cells.append(f"{without.mean() - whole[t]:+.3f} / {alone.mean():.3f}" if len(without) and len(alone) else "–")
+        lines.append((f"`{group}`", *cells))
+    return ("group: without it / alone", *(TITLES[t] for t in names)), lines
 
 
 TABLES: dict[str, Callable[[Path], Table]] = {
-    "transfer_goals": goals, "transfer_few": few, "transfer_worst": worst, "transfer_zero": zero, "transfer_timm": timm}
+    "transfer_goals": goals, "transfer_few": few, "transfer_worst": worst, "transfer_zero": zero, "transfer_timm": timm,
+    "trust_intervals": intervals, "trust_novelty": novelty, "ablation": ablation}
 FIGURES: dict[str, tuple[str, Callable[[Path], str]]] = {}

@@ -52,7 +52,7 @@ class EvolveConfig:
         breed_rate: share of each batch that are children of the best networks, not chosen by the predictor either. Among
             the very best a predictor orders little but noise, and alone it stays where it is sure (docs/search.md).
         kappa: weight of the predictor's standard deviation in the score (upper confidence bound); acts where
-            the predictor has ``predict_normal`` (then of normal scores) or its ``predict`` takes ``return_std``.
+            the predictor has ``predict_normal`` (then of its scores) or its ``predict`` takes ``return_std``.
         refit: fit again on everything known before each generation; else once, on the initial networks.
         maximize: whether larger values are better.
     """

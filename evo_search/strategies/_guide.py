@@ -121,7 +121,7 @@ class Guide:
     def with_std(self, state: State, genomes: Sequence[Any], y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[n]`` of predictions, on a scale where the learned values ``y`` deviate by about 1.
 
-        From ``predict_normal`` (normal scores) where the predictor has it; else from ``predict(return_std=True)`` or, without
+        From ``predict_normal`` where the predictor has it; else from ``predict(return_std=True)`` or, without
         an uncertainty, ``predict``, relative to mean and deviation of ``y``.
         """
         if not len(genomes):

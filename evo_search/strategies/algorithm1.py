@@ -42,9 +42,9 @@ class Predictor(Protocol):
         """Scores ``[n]`` on the scale or at least in the order of ``y``; may offer ``return_std=True``.
 
         Where the predictor also has ``predict_normal(graphs) -> (mean [n], standard deviation [n])``, in the order of ``y``
-        on the scale of normal scores, that is used instead. In label units a deviation grows with the long tail of bad
+        on a scale of normal shape, that is used instead. In label units a deviation grows with the long tail of bad
         networks (one that will reach 60 or 80 % is less certain than one near 93 %), and mean plus deviations sends the
-        search there; on the scale of normal scores it does not.
+        search there; on such a scale it does not.
         """
         ...
 
