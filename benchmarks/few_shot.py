@@ -3,6 +3,8 @@
     python benchmarks/few_shot.py                     # every target, 5 label draws -> results/few_shot-<target>.json
     python benchmarks/few_shot.py --target nasbench201 --method default --method trees --draws 10
 
+    python benchmarks/few_shot.py --method default --draws 10 --replace    # measures it again, keeps the rows of the others
+
 Label draws use the seeds 1000, 1001, ...; settings were chosen on draws with other seeds (docs/protocol.md). Results are
 written after every target.
 """
@@ -10,6 +12,7 @@ written after every target.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 
@@ -26,6 +29,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--name", default="few_shot")
+    parser.add_argument("--replace", action="store_true", help="keep the result's rows of all other methods")
     args = parser.parse_args()
     for name in args.target or TARGETS:
         target, graphs = get_target(name), pool(name)
@@ -40,6 +44,9 @@ def main() -> None:
         for line in summarize(rows):
             print(f"{name:16} {line['method']:14} rho {line['spearman']:.3f} ± {line['spearman_std']:.3f}  tau "
                   f"{line['kendall']:.3f}  ({line['n_labels']} labels, {line['n_test']} tested)", flush=True)
+        path = _record.RESULTS / f"{args.name}-{name}.json"
+        if args.replace and path.exists():
+            rows = [r for r in json.loads(path.read_text())["rows"] if r["method"] not in (args.method or ())] + rows
         _record.write(f"{args.name}-{name}", {"seed": args.seed, "draws": args.draws, "summary": summarize(rows), "rows": rows})
 
 
