@@ -134,17 +134,15 @@ def explain(predictor: CGPredictor, graph: Graph, neighbours: int, effects: int)
         inside = group == name
         rows[1 + i, inside] = typical[inside]
     rows[1 + len(names) + np.arange(len(changed)), changed] = typical[changed]
-    mean, std = predictor.score_rows(rows, graph)
-    scores = predictor.scale_.to_labels(mean)
+    scores, std = predictor.in_label_units(*predictor.score_rows(rows, graph))
     effect = scores[0] - scores[1:]
-    ends = predictor.scale_.to_labels(mean[0] + std[0] * np.array([-1.0, 1.0]))
     single = [Effect(STATISTICS[c], float(own[c]), float(typical[c]), float(e))
               for c, e in zip(changed, effect[len(names):], strict=True)]
     groups = [Effect(n, float("nan"), float("nan"), float(e)) for n, e in zip(names, effect[: len(names)], strict=True)]
     distance, found = Distances(known).nearest(own[None], neighbours)
     labelled = tuple(Neighbour(predictor.graphs_[i].name, predictor.graphs_[i].family, float(predictor.labels_[i]), float(d))
                      for d, i in zip(distance[0], found[0], strict=True))
-    return Explanation(graph.name, float(scores[0]), float(np.ptp(ends) / 2), float(distance[0, 0]), labelled,
+    return Explanation(graph.name, float(scores[0]), float(std[0]), float(distance[0, 0]), labelled,
                        _of_sources(predictor, own, neighbours), _largest(single, effects), _largest(groups, effects))
 
 

@@ -43,6 +43,7 @@ VIEWS = {
 }
 EMBEDDING_SHARE = 1 / 6  # of the squared distance
 ENOUGH = 32  # labelled networks show which statistics overlap
+DOUBT = 0.6  # of the sources' opinion: how much wider the intervals of scores are where it counts in full
 PRIOR_LABELS = 8.0  # up to so many labels the sources' opinion counts in full, then as 8 / labels
 
 
@@ -157,13 +158,17 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def predict(self, graphs: Sequence[Graph], return_std: bool = False) -> Any:
         """Scores ``[B]`` in label units; with ``return_std`` also their standard deviation ``[B]``, label noise included."""
-        mean, std = self.predict_normal(graphs)
+        mean, std = self.in_label_units(*self.predict_normal(graphs))
+        return (mean, std) if return_std else mean
+
+    def in_label_units(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and deviations of ``predict_normal`` as labels, each ``[B]``; as they are if there was no label."""
         if self.scale_ is None:
-            return (mean, std) if return_std else mean
-        out = self.scale_.to_labels(mean)
-        if not return_std:
-            return out
-        return out, np.abs(self.scale_.to_labels(mean + std) - self.scale_.to_labels(mean - std)) / 2
+            return mean, std
+        if self.prior_ is not None:
+            std = std * (1.0 + DOUBT * self._share)
+        low, high = self.scale_.to_labels(mean - std), self.scale_.to_labels(mean + std)
+        return self.scale_.to_labels(mean), np.abs(high - low) / 2
 
     def predict_normal(self, graphs: Sequence[Graph]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[B]`` of scores (``finetune.targets.power_scores``), before the map to label units."""
