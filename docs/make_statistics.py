@@ -120,7 +120,8 @@ def page() -> str:
            "# Global statistics", "",
            f"`cg.statistics(graphs)` gives float32 `[B, {len(STATISTICS)}]`. Values depend on the architecture alone: neither "
            "node order nor names change them. Column names are `cg.global_statistics.STATISTICS`, their groups "
-           "`cg.global_statistics.GROUPS`. The definitions in code are one compiled kernel, `cg/_flow.py`.", "",
+           "`cg.global_statistics.GROUPS`. The definitions in code are two compiled kernels, `cg/_flow.py` and "
+           "`cg/_field.py`. What each group is worth: [transfer.md](transfer.md#what-each-group-of-statistics-is-worth).", "",
            "## Kinds of nodes", "", "| kind | which operators |", "|---|---|",
            *(f"| `{kind}` | {KIND_MEANING[kind]} |" for kind in KINDS), "", "## Columns", ""]
     at = 0
