@@ -44,10 +44,13 @@ def main() -> None:
         for line in summarize(rows):
             print(f"{name:16} {line['method']:14} rho {line['spearman']:.3f} ± {line['spearman_std']:.3f}  tau "
                   f"{line['kendall']:.3f}  ({line['n_labels']} labels, {line['n_test']} tested)", flush=True)
-        path = _record.RESULTS / f"{args.name}-{name}.json"
+        path, about = _record.RESULTS / f"{args.name}-{name}.json", {}
         if args.replace and path.exists():
-            rows = [r for r in json.loads(path.read_text())["rows"] if r["method"] not in (args.method or ())] + rows
-        _record.write(f"{args.name}-{name}", {"seed": args.seed, "draws": args.draws, "summary": summarize(rows), "rows": rows})
+            earlier = json.loads(path.read_text())
+            rows = [r for r in earlier["rows"] if r["method"] not in (args.method or ())] + rows
+            about = {"before": earlier["record"]}  # of the rows of the other methods
+        _record.write(f"{args.name}-{name}", {**about, "seed": args.seed, "draws": args.draws,
+                                               "summary": summarize(rows), "rows": rows})
 
 
 if __name__ == "__main__":
