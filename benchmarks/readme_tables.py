@@ -93,6 +93,12 @@ def speed(results: Path) -> str:
     for name, r in parts.get("spectrum", {}).items():
         lines.append((f"spectrum; one core; {name}", f"{_number(r['per_s'])} graphs/s",
                       f"dense solver {_number(r['dense_per_s'])}/s", "–"))
+    for name, r in parts.get("statistics", {}).items():
+        lines.append((f"`cg.statistics`; one core; {name}", f"{_number(r['graphs_per_s'])} graphs/s",
+                      f"{r['nodes']:.0f} nodes each", "≥ 5,000"))
+    for name, r in parts.get("few", {}).items():
+        lines.append((f"fit on 50 labels, predict {r['graphs']:,}; 2 threads; {name}", f"{_number(r['seconds'])} s", "–",
+                      "≤ 2" if name.endswith("fast") else "≤ 20"))
     for name, r in parts.get("predict", {}).items():
         lines.append((f"`CGPredictor.predict`; 2 threads; {name}", f"{_number(r['graphs_per_s'])} graphs/s",
                       f"fit {_number(r['fit_s'])} s", "≥ 2,000"))

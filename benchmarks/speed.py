@@ -4,7 +4,8 @@
     python benchmarks/speed.py --part build --part predict
 
 Parts (what is inside the clock): ``build`` genome -> graph + features + spectrum, one core, fresh networks (peer: tracing
-the torch module); ``spectrum`` (peer: numpy's dense solver); ``predict`` CGPredictor.predict on ready graphs, 2 threads;
+the torch module); ``spectrum`` (peer: numpy's dense solver); ``statistics`` of ready graphs, one core; ``predict``
+CGPredictor.predict on ready graphs, 2 threads; ``few`` a fit on 50 labels and a prediction of 5,000, by default and ``fast``;
 ``score`` 100,000 Once-for-All networks from genome to score in chunks of 5,000, 2 threads;
 ``pretrain`` optimiser steps of both configurations after a warm-up step, 2 threads; ``import`` a fresh
 interpreter's ``import cg``; ``memory`` peak RSS of preparing and training on 60,000 graphs, in a process of its own.
@@ -88,6 +89,42 @@ def solver() -> dict[str, Any]:
         dense = best_of(2, partial(_dense, graphs))
         mine = best_of(3, ours)
         out[name] = {"per_s": len(graphs) / mine, "dense_per_s": len(graphs) / dense, "ratio": dense / mine}
+    return out
+
+
+def statistic() -> dict[str, Any]:
+    """Graphs per second of ``cg.statistics`` on random networks of a space, and on real models."""
+    from cg import statistics
+
+    out: dict[str, Any] = {}
+    for name in (*SPACES, "ofa-mbv3"):
+        space, rng = get_space(name), np.random.default_rng(4)
+        graphs = [space.to_graph(space.sample(rng)) for _ in range(1000)]
+        statistics(graphs[:10])
+        seconds = best_of(3, partial(statistics, graphs))
+        out[name] = {"graphs_per_s": len(graphs) / seconds, "nodes": float(np.mean([g.n_nodes for g in graphs]))}
+    return out
+
+
+def few() -> dict[str, Any]:
+    """Seconds of a fit on 50 labels and a prediction of 5,000 networks, everything included."""
+    from evo_search import targets
+    from finetune import CGPredictor
+    from finetune.protocol import draw
+
+    out: dict[str, Any] = {}
+    for name in ("nasbench201-all", "nasbench101"):
+        graphs = targets.pool(name)
+        labelled, test = draw(graphs, 50, 0, 5000)
+        sources = [f for f in targets.FAMILIES if f != targets.get_target(name).family]
+        for kind in ("default", "fast"):
+            def both(name: str = name, kind: str = kind, sources: Any = sources) -> None:
+                model = CGPredictor(sources=sources) if kind == "default" else CGPredictor(fast=True)
+                model.fit([graphs.graphs[i] for i in labelled], graphs.label()[labelled])
+                model.predict([graphs.graphs[i] for i in test])
+
+            both()
+            out[f"{name}, {kind}"] = {"seconds": best_of(2, both), "graphs": len(test)}
     return out
 
 
@@ -215,7 +252,7 @@ def memory() -> dict[str, Any]:
     return out
 
 
-PARTS = {"build": build, "spectrum": solver, "predict": predict, "score": score, "pretrain": training, "import": imports,
+PARTS = {"build": build, "spectrum": solver, "statistics": statistic, "predict": predict, "few": few, "score": score, "pretrain": training, "import": imports,
          "memory": memory}
 
 

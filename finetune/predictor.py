@@ -117,6 +117,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         if "embedding" in raw:
             self.standard_["embedding"] = Standardizer(raw["embedding"])
         views = self._views(raw)
+
         def learned(z: np.ndarray) -> tuple[Mixture, np.ndarray]:
             mixture = Mixture(views, z - opinion)
             return mixture, mixture.left_out + opinion
