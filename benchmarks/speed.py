@@ -109,7 +109,6 @@ def statistic() -> dict[str, Any]:
 def few() -> dict[str, Any]:
     """Seconds of a fit on 50 labels and a prediction of 5,000 networks, everything included."""
     from evo_search import targets
-    from finetune import CGPredictor
     from finetune.protocol import draw
 
     out: dict[str, Any] = {}
@@ -117,14 +116,12 @@ def few() -> dict[str, Any]:
         graphs = targets.pool(name)
         labelled, test = draw(graphs, 50, 0, 5000)
         sources = [f for f in targets.FAMILIES if f != targets.get_target(name).family]
-        for kind in ("default", "fast"):
-            def both(name: str = name, kind: str = kind, sources: Any = sources) -> None:
-                model = CGPredictor(sources=sources) if kind == "default" else CGPredictor(fast=True)
-                model.fit([graphs.graphs[i] for i in labelled], graphs.label()[labelled])
-                model.predict([graphs.graphs[i] for i in test])
-
-            both()
-            out[f"{name}, {kind}"] = {"seconds": best_of(2, both), "graphs": len(test)}
+        known, y = [graphs.graphs[i] for i in labelled], graphs.label()[labelled]
+        chosen = [graphs.graphs[i] for i in test]
+        for kind, settings in (("default", {"sources": sources}), ("fast", {"fast": True})):
+            work = partial(_fit_and_predict, settings, known, y, chosen)
+            work()
+            out[f"{name}, {kind}"] = {"seconds": best_of(2, work), "graphs": len(chosen)}
     return out
 
 
@@ -195,6 +192,12 @@ def _dense(graphs: Any) -> None:
             dense_spectrum(g.n_nodes, g.src, g.dst)
 
 
+def _fit_and_predict(settings: Any, known: Any, y: Any, chosen: Any) -> None:
+    from finetune import CGPredictor
+
+    CGPredictor(**settings).fit(known, y).predict(chosen)
+
+
 def _drop(model: Any, graphs: Any) -> None:
     model.predict(graphs)
 
@@ -252,8 +255,8 @@ def memory() -> dict[str, Any]:
     return out
 
 
-PARTS = {"build": build, "spectrum": solver, "statistics": statistic, "predict": predict, "few": few, "score": score, "pretrain": training, "import": imports,
-         "memory": memory}
+PARTS = {"build": build, "spectrum": solver, "statistics": statistic, "predict": predict, "few": few, "score": score,
+         "pretrain": training, "import": imports, "memory": memory}
 
 
 def main() -> None:
