@@ -196,14 +196,14 @@ def reach(results: Path) -> Table:
     if all(groups):
         ours, random, blind = (np.array([best_after(r, 800) for r in g]) for g in groups)
         add("NAS-Bench-301, 800 queries, Algorithm 1 as published, above random / above the same without a predictor",
-            f"{ours.mean() - random.mean():+.2f} / {ours.mean() - blind.mean():+.2f} points", "≥ +0.1 / > 0",
+            f"{ours.mean() - random.mean():+.3f} / {ours.mean() - blind.mean():+.3f} points", "≥ +0.1 / > 0",
             ours.mean() - random.mean() >= 0.1 and ours.mean() > blind.mean(), "94.83 beside 94.75")
     groups = [data["nasbench301"].get(name, []) for name in (OURS, "random", "evolution")]
     if all(groups):
         n = min(r["queries"] for r in groups[0])
         ours, random, blind = (np.array([best_after(r, m) for r in g]) for g, m in zip(groups, (n, 800, 800), strict=True))
         add(f"NAS-Bench-301, `cg` with {n} queries, above random / above the same evolution without a predictor, both with 800",
-            f"{ours.mean() - random.mean():+.2f} / {ours.mean() - blind.mean():+.2f} points", "≥ +0.1 / > 0",
+            f"{ours.mean() - random.mean():+.3f} / {ours.mean() - blind.mean():+.3f} points", "≥ +0.1 / > 0",
             ours.mean() - random.mean() >= 0.1 and ours.mean() > blind.mean(), "94.83 beside 94.75, with 800")
     groups = [data["ofa-mbv3-w12"].get(name, []) for name in (OURS, RANDOM_20K, EVOLUTION_20K)]
     if all(groups):

@@ -45,6 +45,17 @@ def few(results: Path) -> Table:
     return ("target", "method", *(f"{n} labels" for n in labels)), lines
 
 
+def suggested(results: Path) -> Table:
+    """What chosen labels are worth beside drawn ones, mean over the targets."""
+    found, cells = rows(results, "few"), []
+    labels = sorted({r["labels"] for r in found})
+    for n in labels:
+        pairs = [[values(found, target=t, method=m, labels=n) for m in (SUGGESTED, OURS)] for t in TITLES]
+        gains = [chosen.mean() - drawn.mean() for chosen, drawn in pairs if len(chosen) and len(drawn)]
+        cells.append(f"{np.mean(gains):+.3f} ({len(gains)} targets)" if gains else "–")
+    return ("", *(f"{n} labels" for n in labels)), [("suggested − drawn, ρ", *cells)] if found else []
+
+
 def worst(results: Path) -> Table:
     """What the default lacks to the best other row of the same target and labels, where it lacks something."""
     found, lines = rows(results, "few"), []
@@ -152,6 +163,7 @@ def ablation(results: Path) -> Table:
 
 
 TABLES: dict[str, Callable[[Path], Table]] = {
-    "transfer_goals": goals, "transfer_few": few, "transfer_worst": worst, "transfer_zero": zero, "transfer_timm": timm,
-    "trust_intervals": intervals, "trust_novelty": novelty, "ablation": ablation}
+    "transfer_goals": goals, "transfer_few": few, "transfer_suggested": suggested, "transfer_worst": worst,
+    "transfer_zero": zero, "transfer_timm": timm, "trust_intervals": intervals, "trust_novelty": novelty,
+    "ablation": ablation}
 FIGURES: dict[str, tuple[str, Callable[[Path], str]]] = {}
