@@ -125,11 +125,11 @@ def intervals(results: Path) -> Table:
     found = [r for r in load(results, "trust") if r["part"] == "intervals"]
     labels = sorted({r["labels"] for r in found})
 
-    def cell(target: str, n: int, name: str) -> str:
-        group = np.array([r[name] for r in found if (r["target"], r["labels"]) == (target, n)])
-        return f"{100 * group.mean():.1f} ± {100 * group.std(ddof=1):.1f} %" if len(group) > 1 else "–"
+    def cell(target: str, n: int) -> str:
+        covered = 100 * np.array([r["covered"] for r in found if (r["target"], r["labels"]) == (target, n)])
+        return f"{spread(covered, 1)} %" if len(covered) else "–"
 
-    lines = [(TITLES[t], *(cell(t, n, "covered") for n in labels)) for t in TITLES if any(r["target"] == t for r in found)]
+    lines = [(TITLES[t], *(cell(t, n) for n in labels)) for t in TITLES if any(r["target"] == t for r in found)]
     return ("target", *(f"{n} labels" for n in labels)), lines
 
 

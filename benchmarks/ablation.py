@@ -15,8 +15,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from _parts import Kept, Row, run
-from transfer import SEED, networks
-from trust import targets
+from transfer import SEED, networks, targets
 
 from cg.global_statistics import GROUPS
 from finetune import CGPredictor, predictor

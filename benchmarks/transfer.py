@@ -73,14 +73,18 @@ def sources_of(target: str) -> list[str]:
     return [f for f in FAMILIES if target == OFA or f != TARGETS[target].family]
 
 
-def few(kept: Kept) -> Iterator[Row]:
-    targets = list(TARGETS)
+def targets() -> list[str]:
+    """Those whose data are there."""
     try:
         networks(OFA)
-        targets.append(OFA)
     except OSError as error:
         print(f"{OFA} is left out: {error}", file=sys.stderr)
-    for n, target in itertools.product(ORDER, targets):
+        return list(TARGETS)
+    return [*TARGETS, OFA]
+
+
+def few(kept: Kept) -> Iterator[Row]:
+    for n, target in itertools.product(ORDER, targets()):
         data, y, native = networks(target)
         for seed, name in itertools.product(range(SEED, SEED + DRAWS), METHODS):
             row: Row = {"part": "few", "target": target, "method": name, "labels": n, "seed": seed}

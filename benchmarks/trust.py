@@ -17,9 +17,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from _parts import Kept, Row, run
-from transfer import OFA, SEED, networks, sources_of
+from transfer import SEED, networks, sources_of, targets
 
-from evo_search.targets import TARGETS
 from finetune import CGPredictor
 from finetune.explanation import FAR
 from finetune.metrics import spearman
@@ -27,15 +26,6 @@ from finetune.protocol import draw
 
 LABELS, DRAWS, TESTED, SAMPLE = (10, 20, 50, 100), 10, 1000, 200
 KEYS = {"intervals": ("target", "labels"), "novelty": ("target", "labels", "seen")}
-
-
-def targets() -> list[str]:
-    """Those whose data are there."""
-    try:
-        networks(OFA)
-    except OSError:
-        return list(TARGETS)
-    return [*TARGETS, OFA]
 
 
 def intervals(kept: Kept) -> Iterator[Row]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from finetune.gp import GaussianProcess
+from finetune.sources import grow
 
 ENOUGH_FAMILIES = 5
 FOLDS, TREES = 10, 200
@@ -35,13 +36,12 @@ class Stack:
 
         out = np.zeros(len(z))
         for rest, left in GroupKFold(min(FOLDS, len(set(families)))).split(x, z, families):
-            out[left] = _trees().fit(x[rest], z[rest]).predict(x[left])
-        self.names = list(members)
-        found = np.stack([*(leave_families_out(members[name], families) for name in self.names), out], 1)
+            out[left] = grow(x[rest], z[rest], TREES).predict(x[left])
+        found = np.stack([*(leave_families_out(process, families) for process in members.values()), out], 1)
         weights, _ = nnls(found, z)
-        self.weights, self.share = dict(zip(self.names, weights, strict=False)), float(weights[-1])
+        self.weights, self.share = dict(zip(members, weights[:-1], strict=True)), float(weights[-1])
         self.std = float((found @ weights - z).std())
-        self.trees = _trees().fit(x, z)
+        self.trees = grow(x, z, TREES)
 
     def predict(self, means: Mapping[Any, np.ndarray], x: np.ndarray) -> np.ndarray:
         """Scores ``[B]`` from those of the members and the statistics ``[B, F]``."""
@@ -61,9 +61,3 @@ def leave_families_out(process: GaussianProcess, families: np.ndarray) -> np.nda
         i = np.flatnonzero(families == family)
         out[i] = process.z[i] - np.linalg.solve(process.inverse[np.ix_(i, i)], process.weights[i])
     return out
-
-
-def _trees() -> Any:
-    from sklearn.ensemble import ExtraTreesRegressor
-
-    return ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features=0.3, random_state=0)

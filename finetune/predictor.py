@@ -21,12 +21,11 @@ from cg.graph import Graph
 from finetune.explanation import Explanation, doubts, explain, novelty
 from finetune.families import ENOUGH_FAMILIES, Stack
 from finetune.gp import Standardizer
-from finetune.metrics import spearman
 from finetune.mixture import Mixture
 from finetune.sources import Prior, resolve
 from finetune.storage import read, save
 from finetune.suggestion import suggest
-from finetune.targets import LabelScale, check_labels, fit_on_scores
+from finetune.targets import LabelScale, agreement, check_labels, fit_on_scores
 
 # Columns that hold log(1 + n) and have a natural scale to go back to.
 _LOGARITHMIC = np.isin(GROUPS, ("path", "kind", "count", "back", "front", "pair", "hop", "flow", "visit")) & np.array(
@@ -128,8 +127,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         if all(self.families_) and len(set(self.families_)) >= ENOUGH_FAMILIES:
             self.stack_ = Stack(mixture.members, raw["log"], z - opinion, self.families_)
         self.scale_ = LabelScale(labels, z)
-        left_out = mixture.left_out + opinion
-        self.agreement_ = spearman(labels, left_out) if len(z) > 2 and np.ptp(left_out) and np.ptp(labels) else 0.0
+        self.agreement_ = agreement(labels, mixture.left_out + opinion)
         return self
 
     def _consult(self, known: np.ndarray, others: np.ndarray | None) -> None:

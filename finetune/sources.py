@@ -19,8 +19,7 @@ from cg.errors import CGError
 from cg.global_statistics import GROUPS, statistics
 from cg.graph import Graph
 from cg.graphset import GraphSet
-from finetune.metrics import spearman
-from finetune.targets import check_labels, normal_scores
+from finetune.targets import agreement, check_labels, normal_scores
 
 FOLDER = Path(__file__).parent / "sources"
 # Statistics that mean the same in any family; visits per stage and pairs of operators do not carry over.
@@ -92,7 +91,7 @@ class _Forests:
             columns = np.flatnonzero(distance < limit)
             if len(columns) < 3:
                 columns = np.argsort(distance)[:3]
-            self.parts.append((columns, _grow(x[:, columns], source.scores, TREES)))
+            self.parts.append((columns, grow(x[:, columns], source.scores, TREES)))
         self.scaled: Any = None
         said = raw = self._raw(reference)
         if self.overlap < NEAR and len(reference) > 1:  # far: where a network stands within its own family counts as well
@@ -102,7 +101,7 @@ class _Forests:
             z = (x - mean) / std
             self.columns = np.flatnonzero(varies & (distances(z, self._own(reference)) < 0.8))
             if len(self.columns) > 2:
-                self.scaled = _grow(z[:, self.columns], source.scores, 2 * TREES)
+                self.scaled = grow(z[:, self.columns], source.scores, 2 * TREES)
                 own = self._scaled(reference)
                 self.balance = max(raw.std(), 1e-9) / max(own.std(), 1e-9)
                 said = raw + self.balance * own
@@ -126,7 +125,8 @@ class _Forests:
         return np.asarray((said - self.centre) / self.spread)
 
 
-def _grow(x: np.ndarray, y: np.ndarray, n: int) -> Any:
+def grow(x: np.ndarray, y: np.ndarray, n: int) -> Any:
+    """``n`` extremely randomised trees on rows ``x [B, F]``, fitted to ``y [B]``; the same rows give the same trees."""
     from sklearn.ensemble import ExtraTreesRegressor
 
     trees = ExtraTreesRegressor(n, min_samples_leaf=2, max_features=0.3, random_state=0, n_jobs=2).fit(x, y)
@@ -155,16 +155,15 @@ class Prior:
 
     def judge(self, scores: np.ndarray, z: np.ndarray) -> None:
         """Weigh the sources by their scores ``[B, sources]`` for networks with labels ``z [B]``."""
-        agreement = np.array([self._agreement(e, p, z) for e, p in zip(self._expected, scores.T, strict=True)])
-        self.weights = agreement**2 / (1.0 - agreement**2)
+        each = np.array([self._agreement(e, p, z) for e, p in zip(self._expected, scores.T, strict=True)])
+        self.weights = each**2 / (1.0 - each**2)
         self.scale = max(float((self._over @ self.weights).std()), 1e-9)
         self.agreement = self._agreement(self._expected.max(), scores @ self.weights, z) if self.weights.any() else 0.0
 
     @staticmethod
     def _agreement(expected: float, p: np.ndarray, z: np.ndarray) -> float:
         """Estimated correlation of a prior with the labels, 0 to .95."""
-        found = spearman(z, p) if len(z) > 2 and np.ptp(p) > 0 and np.ptp(z) > 0 else 0.0
-        n = len(z)
+        found, n = agreement(z, p), len(z)
         return float(np.clip((EXPECTED * expected + n * found) / (EXPECTED + n), 0.0, 0.95))
 
     def combine(self, scores: np.ndarray) -> np.ndarray:

@@ -83,6 +83,11 @@ def power_scores(y: np.ndarray) -> np.ndarray:
     return np.asarray((z - z.mean()) / z.std())
 
 
+def agreement(y: np.ndarray, p: np.ndarray) -> float:
+    """Spearman's rho of labels and predictions, each ``[B]``; 0 where there is none: fewer than three, or all equal."""
+    return spearman(y, p) if len(y) > 2 and np.ptp(p) > 0 and np.ptp(y) > 0 else 0.0
+
+
 def fit_on_scores(y: np.ndarray, fit: Callable[[np.ndarray], tuple[T, np.ndarray]]) -> tuple[T, np.ndarray]:
     """What ``fit`` made of ``power_scores(y)``, and these; or of ``normal_scores(y)``, where it is clearly better on them.
 
@@ -93,9 +98,8 @@ def fit_on_scores(y: np.ndarray, fit: Callable[[np.ndarray], tuple[T, np.ndarray
     for margin, scores in ((RANKS_BETTER, power_scores), (0.0, normal_scores)):
         z = scores(y)
         model, left_out = fit(z)
-        agreement = spearman(y, left_out) if len(y) > 2 and np.ptp(left_out) > 0 and np.ptp(y) > 0 else 0.0
-        found.append((agreement + margin, model, z))
-        if agreement + margin >= 1.0:
+        found.append((agreement(y, left_out) + margin, model, z))
+        if found[-1][0] >= 1.0:
             break
     _, model, z = max(found, key=lambda item: item[0])
     return model, z
