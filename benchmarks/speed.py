@@ -207,13 +207,14 @@ def training() -> dict[str, Any]:
     import torch
 
     from contrastive import EncoderConfig
+    from contrastive.corpus import Corpus
     from contrastive.training import _Run
 
     out: dict[str, Any] = {}
     sets = {f: sample(f, 1000) for f in SPACES}
     for config in ("default", "paper"):
         for families in (SPACES, ("nasbench101", "nasbench201")):
-            run = _Run([g for f in families for g in sets[f]], EncoderConfig.named(config), 0)
+            run = _Run(Corpus([sets[f] for f in families]), EncoderConfig.named(config), 0)
             rates = []
             for threads in (1, 2):
                 torch.set_num_threads(threads)
@@ -243,8 +244,9 @@ def imports() -> dict[str, Any]:
 def memory() -> dict[str, Any]:
     """Peak RSS in GB of a process that prepares 60,000 graphs and takes 3 steps."""
     code = ("import sys, resource; sys.path.insert(0, sys.argv[1]); import speed\n"
-            "from contrastive import EncoderConfig\nfrom contrastive.training import _Run\n"
-            "run = _Run([g for f in speed.SPACES for g in speed.sample(f, 20000)], EncoderConfig.named(sys.argv[2]), 0)\n"
+            "from contrastive import EncoderConfig\n"
+            "from contrastive.corpus import Corpus\nfrom contrastive.training import _Run\n"
+            "run = _Run(Corpus([speed.sample(f, 20000) for f in speed.SPACES]), EncoderConfig.named(sys.argv[2]), 0)\n"
             "[run.step(i) for i in range(3)]\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)")
     out = {}

@@ -27,7 +27,9 @@ class EncoderConfig:
         temperature: tau of the contrastive loss.
         spectral_temperature: temperature of the softmax that weights positives by spectral similarity.
         neighbours: how many spectral nearest neighbours a positive is drawn from.
-        statistics_weight: weight of an auxiliary loss, regression of the graph's global statistics; 0 turns it off.
+        contrastive_weight, statistics_weight, masked_weight, ranking_weight: how much each objective counts
+            (``contrastive.objectives``); 0 turns it off. Ranking needs labelled graph sets.
+        masked_share: share of the nodes that the encoder does not see where ``masked_weight`` counts.
         batch_graphs: graphs in one step, half of them anchors and half their positives.
         steps, learning_rate, weight_decay, warmup_steps: AdamW with linear warm-up and cosine decay.
         padded_tokens: most nodes, padding included, in one length bucket.
@@ -48,7 +50,11 @@ class EncoderConfig:
     temperature: float = 0.1
     spectral_temperature: float = 0.05
     neighbours: int = 16
+    contrastive_weight: float = 1.0
     statistics_weight: float = 1.0
+    masked_weight: float = 0.0
+    masked_share: float = 0.15
+    ranking_weight: float = 0.0
     batch_graphs: int = 256
     steps: int = 300
     learning_rate: float = 2e-3
@@ -63,6 +69,11 @@ class EncoderConfig:
             raise CGError("an encoder needs at least one of transformer_layers and gnn_layers")
         if self.hidden % self.heads:
             raise CGError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if not (self.contrastive_weight or self.statistics_weight or self.masked_weight or self.ranking_weight):
+            raise CGError("pre-training needs an objective: one of contrastive_weight, statistics_weight, masked_weight and "
+                          "ranking_weight must not be 0")
+        if not 0 < self.masked_share < 1:
+            raise CGError(f"masked_share must lie between 0 and 1, got {self.masked_share!r}")
         if self.batch_graphs < 4 or self.batch_graphs % 2:
             raise CGError(f"batch_graphs must be even and at least 4, got {self.batch_graphs}")
 

@@ -48,11 +48,19 @@ class Encoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(d) for _ in range(config.gnn_layers))
         branches = bool(config.transformer_layers) + bool(config.gnn_layers)
         pools = 1 + (config.pooling == "mean+max")
-        self.output = nn.Linear(d * branches * pools, config.embedding)
+        self.node_width = d * branches
+        self.output = nn.Linear(self.node_width * pools, config.embedding)
 
     def forward(self, batch: GraphBatch) -> torch.Tensor:
         """Embeddings float32 ``[B, m]``; every mean over nodes counts a collapsed block as often as it stands there."""
-        h = self.input(torch.cat([self.op(batch.op), batch.features], 1))
+        return self.pool(self.nodes(batch), batch)
+
+    def nodes(self, batch: GraphBatch, hidden: torch.Tensor | None = None) -> torch.Tensor:
+        """What the branches say of every node, float32 ``[N, D * branches]``; ``hidden`` ones, bool ``[N]``, are not read."""
+        read = torch.cat([self.op(batch.op), batch.features], 1)
+        if hidden is not None:
+            read = read.masked_fill(hidden[:, None], 0.0)
+        h = self.input(read)
         branches = []
         if self.transformer:
             x = h if self.position is None else h + self.position(batch.positions)
@@ -67,7 +75,10 @@ class Encoder(nn.Module):
             for conv, norm in zip(self.convs, self.norms, strict=True):
                 x = x + torch.relu(norm(conv(x, edges)))
             branches.append(x)
-        nodes = torch.cat(branches, 1)
+        return torch.cat(branches, 1)
+
+    def pool(self, nodes: torch.Tensor, batch: GraphBatch) -> torch.Tensor:
+        """Embeddings ``[B, m]`` from what ``nodes`` gave."""
         n = len(batch.sizes)
         weight = batch.count[:, None]
         total = scatter(batch.count, batch.graph, 0, n, reduce="sum")[:, None]

@@ -1,4 +1,4 @@
-"""Contrastive pre-training: batches of graphs with their spectral neighbours, resumable to the bit after a kill.
+"""Pre-training: batches of graphs with their spectral neighbours, resumable to the bit after a kill.
 
 Nothing random lives outside a step: the generator of step t is seeded with (seed, t), so weights, optimiser state and the step
 number are the whole state of a run.
@@ -7,7 +7,6 @@ number are the whole state of a run.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -21,28 +20,26 @@ from torch import nn
 
 from cg.errors import CGError, StorageError
 from cg.files import atomic_path
-from cg.global_statistics import statistics
 from cg.graph import Graph
-from cg.spectra import spectra
 from contrastive._threads import side_by_side
 from contrastive.checkpoint import save_encoder
 from contrastive.config import EncoderConfig
-from contrastive.encoder import Encoder, projection_head
-from contrastive.loss import spectral_weights, supcon_loss
-from contrastive.positives import spectral_neighbours
-from contrastive.views import collate, views
+from contrastive.corpus import Corpus
+from contrastive.encoder import Encoder
+from contrastive.objectives import Contrastive, Masked, Ranking, Statistics
+from contrastive.views import GraphView, collate
 
 Progress = Callable[[int, int, float], None]
 _STATE = "training.safetensors"
 
 
-def pretrain(sets: Sequence[Sequence[Graph]], out: str | Path, config: str | EncoderConfig = "default", *,
+def pretrain(sets: Sequence[Sequence[Graph]] | Corpus, out: str | Path, config: str | EncoderConfig = "default", *,
              steps: int | None = None, seed: int = 0, resume: bool = True, progress: Progress | None = None,
              log_dir: str | Path | None = None, checkpoint_every: int = 100) -> Encoder:
-    """Pre-train an encoder on unlabelled graphs and write it to the folder ``out``.
+    """Pre-train an encoder and write it to the folder ``out``. Labels are read only where ``ranking_weight`` counts.
 
     Args:
-        sets: graph sets; their graphs' ``family`` tells which graphs may be positives of each other.
+        sets: graph sets (``Corpus``), or the ``Corpus`` of them, which several runs may share.
         out: folder; holds the encoder at the end, and the training state until then.
         config: ``"default"``, ``"paper"`` or an ``EncoderConfig``.
         steps: overrides ``config.steps``.
@@ -55,11 +52,9 @@ def pretrain(sets: Sequence[Sequence[Graph]], out: str | Path, config: str | Enc
     config = EncoderConfig.named(config)
     if steps is not None:
         config = dataclasses.replace(config, steps=steps)
-    graphs = [g for s in sets for g in s]
-    if len(graphs) < 4:
-        raise CGError(f"pre-training needs at least 4 graphs, got {len(graphs)}")
+    corpus = sets if isinstance(sets, Corpus) else Corpus(sets)
     out = Path(out)
-    run = _Run(graphs, config, seed)
+    run = _Run(corpus, config, seed)
     start = run.load(out / _STATE) if resume and (out / _STATE).exists() else 0
     writer = _writer(log_dir)
     began, first = time.perf_counter(), start
@@ -76,7 +71,7 @@ def pretrain(sets: Sequence[Sequence[Graph]], out: str | Path, config: str | Enc
         writer.close()
     seconds = time.perf_counter() - began
     save_encoder(run.encoder, out, {
-        "graphs": len(graphs), "families": sorted({g.family for g in graphs}), "seed": seed, "data": run.data_hash,
+        "graphs": len(corpus), "families": [str(f) for f in corpus.families], "seed": seed, "data": corpus.hash,
         "seconds": round(seconds, 1), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "graphs_per_second": round((config.steps - first) * config.batch_graphs / max(seconds, 1e-9), 1)})
     (out / _STATE).unlink(missing_ok=True)
@@ -86,24 +81,24 @@ def pretrain(sets: Sequence[Sequence[Graph]], out: str | Path, config: str | Enc
 class _Run:
     """The moving parts of one training run."""
 
-    def __init__(self, graphs: Sequence[Graph], config: EncoderConfig, seed: int) -> None:
-        self.config, self.seed = config, seed
-        self.data_hash = hashlib.blake2b(json.dumps([(g.digest, g.family) for g in graphs]).encode(), digest_size=8).hexdigest()
-        self.views = views(graphs, config)
-        names, self.family = np.unique([g.family for g in graphs], return_inverse=True)
-        self.members = [np.flatnonzero(self.family == f) for f in range(len(names))]
-        self.spectra = spectra(graphs).astype(np.float32)
-        self.neighbours = spectral_neighbours(self.spectra, self.family, config.neighbours)
+    def __init__(self, corpus: Corpus, config: EncoderConfig, seed: int) -> None:
+        self.corpus, self.config, self.seed = corpus, config, seed
+        self.views = corpus.views(config)
+        self.neighbours = corpus.neighbours(config.neighbours)
+        if config.ranking_weight and not np.isfinite(corpus.label).any():
+            raise CGError("ranking_weight needs labels: graph sets with one label each")
         torch.manual_seed(seed)
         self.encoder = Encoder(config)
-        self.modules = nn.ModuleDict({"encoder": self.encoder, "projection": projection_head(config)})
-        if config.statistics_weight:
-            raw = statistics(graphs)
-            spread = raw.std(0)
-            used = spread > 1e-6
-            self.targets = torch.from_numpy(((raw - raw.mean(0)) / np.maximum(spread, 1e-6))[:, used]).clamp(-5, 5)
-            self.modules["statistics"] = nn.Sequential(nn.Linear(config.embedding, 256), nn.ReLU(),
-                                                       nn.Linear(256, int(used.sum())))
+        self.objectives = nn.ModuleDict()  # of whole graphs
+        for name, kind, weight in (("contrastive", Contrastive, config.contrastive_weight),
+                                   ("statistics", Statistics, config.statistics_weight),
+                                   ("ranking", Ranking, config.ranking_weight)):
+            if weight:
+                self.objectives[name] = kind(config, corpus)
+        self.masked = Masked(self.encoder) if config.masked_weight else None
+        self.modules = nn.ModuleDict({"encoder": self.encoder, "objectives": self.objectives})
+        if self.masked:
+            self.modules["masked"] = self.masked
         self.optimizer = torch.optim.AdamW(self.modules.parameters(), config.learning_rate,
                                            weight_decay=config.weight_decay)
 
@@ -115,8 +110,9 @@ class _Run:
     def batch(self, step: int) -> np.ndarray:
         """Row numbers ``[batch_graphs]``: anchors, balanced over families, then one spectral neighbour of each."""
         rng = np.random.default_rng((self.seed, step))
-        families = np.resize(rng.permutation(len(self.members)), self.config.batch_graphs // 2)
-        anchors = np.array([rng.choice(self.members[f]) for f in families])
+        members = self.corpus.members
+        families = np.resize(rng.permutation(len(members)), self.config.batch_graphs // 2)
+        anchors = np.array([rng.choice(members[f]) for f in families])
         partners = self.neighbours[anchors, rng.integers(0, self.neighbours.shape[1], len(anchors))]
         return np.concatenate([anchors, partners])
 
@@ -126,21 +122,22 @@ class _Run:
         self.modules.train()
         items = [self.views[i] for i in rows]
         parts = self.encoder.split(items)
-        outputs = side_by_side(lambda part: self.encoder(collate([items[i] for i in part])), parts)
-        leaf = torch.cat([o.detach() for o in outputs]).requires_grad_()  # the loss needs all buckets, its gradient only this
-        embedding = leaf[torch.from_numpy(np.argsort(np.concatenate(parts), kind="stable"))]
-        weights = spectral_weights(torch.from_numpy(self.spectra[rows]), torch.from_numpy(self.family[rows]),
-                                   self.config.spectral_temperature)
-        losses = {"contrastive": supcon_loss(self.modules["projection"](embedding), weights, self.config.temperature)}
-        total = losses["contrastive"]
-        if self.config.statistics_weight:
-            losses["statistics"] = nn.functional.mse_loss(self.modules["statistics"](embedding), self.targets[rows])
-            total = total + self.config.statistics_weight * losses["statistics"]
+        hidden = self._hidden(items, step)
+        outputs = side_by_side(
+            lambda part: self._forward([items[i] for i in part], hidden and [hidden[i] for i in part]), parts)
+        leaves = [torch.cat([o[k].detach() for o in outputs]).requires_grad_() for k in range(len(outputs[0]))]
+        embedding = leaves[0][torch.from_numpy(np.argsort(np.concatenate(parts), kind="stable"))]
+        losses = {name: objective(embedding, rows) for name, objective in self.objectives.items()}
+        if self.masked and hidden:
+            batch = collate([items[i] for part in parts for i in part])
+            at = torch.from_numpy(np.concatenate([hidden[i] for part in parts for i in part]))
+            losses["masked"] = self.masked(leaves[1], batch.op[at], batch.features[at][:, :self.masked.features.out_features])
+        total = torch.stack([getattr(self.config, f"{name}_weight") * loss for name, loss in losses.items()]).sum()
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
         self.optimizer.zero_grad()
         total.backward()
-        self._encoder_gradients(outputs, leaf)
+        self._encoder_gradients(outputs, leaves)
         nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
         self.optimizer.step()
         values = {k: float(v.detach()) for k, v in losses.items()}
@@ -148,19 +145,35 @@ class _Run:
             raise CGError(f"loss is not finite at step {step}: {values}; lower learning_rate")
         return {**values, "total": float(total.detach())}
 
-    def _encoder_gradients(self, outputs: list[torch.Tensor], leaf: torch.Tensor) -> None:
+    def _hidden(self, items: Sequence[GraphView], step: int) -> list[np.ndarray] | None:
+        """Which nodes of each graph are hidden, bool ``[n]``; ``None`` if that is no objective."""
+        if not self.masked:
+            return None
+        rng = np.random.default_rng((self.seed, step, 1))
+        return [rng.random(len(v.spec)) < self.config.masked_share for v in items]
+
+    def _forward(self, items: Sequence[GraphView], hidden: list[np.ndarray] | None) -> tuple[torch.Tensor, ...]:
+        """Embeddings ``[b, m]`` and, where nodes are hidden, what is said of these."""
+        batch = collate(items)
+        if hidden is None:
+            return (self.encoder(batch),)
+        mask = torch.from_numpy(np.concatenate(hidden))
+        nodes = self.encoder.nodes(batch, mask)
+        return self.encoder.pool(nodes, batch), nodes[mask]
+
+    def _encoder_gradients(self, outputs: list[tuple[torch.Tensor, ...]], leaves: list[torch.Tensor]) -> None:
         """Chain the loss's gradient through every bucket, and add up in the order of the buckets: the same sum every time."""
         parameters = list(self.encoder.parameters())
-        assert leaf.grad is not None
-        upstream = leaf.grad.split([len(o) for o in outputs])
-        gradients = side_by_side(lambda pair: torch.autograd.grad(pair[0], parameters, pair[1], allow_unused=True),
-                                 zip(outputs, upstream, strict=True))
+        used = [k for k, leaf in enumerate(leaves) if leaf.grad is not None]
+        shares = [leaves[k].grad.split([len(o[k]) for o in outputs]) for k in used]  # type: ignore[union-attr]
+        upstream = [([o[k] for k in used], list(share)) for o, share in zip(outputs, zip(*shares, strict=True), strict=True)]
+        gradients = side_by_side(lambda pair: torch.autograd.grad(pair[0], parameters, pair[1], allow_unused=True), upstream)
         for parameter, parts in zip(parameters, zip(*gradients, strict=True), strict=True):
-            used = [g for g in parts if g is not None]
-            parameter.grad = torch.stack(used).sum(0) if used else None
+            found = [g for g in parts if g is not None]
+            parameter.grad = torch.stack(found).sum(0) if found else None
 
     def _identity(self) -> dict[str, str]:
-        return {"config": json.dumps(dataclasses.asdict(self.config)), "seed": str(self.seed), "data": self.data_hash}
+        return {"config": json.dumps(dataclasses.asdict(self.config)), "seed": str(self.seed), "data": self.corpus.hash}
 
     def save(self, path: Path, step: int) -> None:
         """Weights, optimiser state and step number in one file, atomically."""

@@ -18,6 +18,7 @@ import torch
 from cg import Graph, GraphSet
 from cg.errors import CGError, StorageError
 from contrastive import EncoderConfig, pretrain
+from contrastive.corpus import Corpus
 from contrastive.training import _STATE, _Run
 
 CONFIG = EncoderConfig(hidden=16, gnn_layers=2, embedding=12, projection=8, steps=30, warmup_steps=5, batch_graphs=8,
@@ -183,7 +184,7 @@ def test_labels_names_and_ids_are_not_seen(tmp_path: Path, small_graphs: list[Gr
 
 def test_batches_are_balanced_over_families_and_paired_with_neighbours(small_graphs: list[Graph]) -> None:
     graphs = [g for g in small_graphs if g.family == "a" or int(g.name[5:]) < 8]  # 12 of a, 4 of b
-    run = _Run(graphs, CONFIG, 0)
+    run = _Run(Corpus([graphs]), CONFIG, 0)
     family = np.array([g.family for g in graphs])
     seen = set()
     for step in range(40):
@@ -217,9 +218,9 @@ def test_too_few_graphs(tmp_path: Path, small_graphs: list[Graph]) -> None:
 
 def test_loss_that_is_not_finite_stops_the_run(tmp_path: Path, small_graphs: list[Graph],
                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    from contrastive import training
+    from contrastive import objectives
 
-    monkeypatch.setattr(training, "supcon_loss", lambda z, w, tau: (z * float("nan")).sum())
+    monkeypatch.setattr(objectives, "supcon_loss", lambda z, w, tau: (z * float("nan")).sum())
     with pytest.raises(CGError, match=r"loss is not finite at step 0: .*lower learning_rate"):
         pretrain([small_graphs], tmp_path / "x", CONFIG)
     assert not (tmp_path / "x" / "encoder.safetensors").exists()
