@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +163,26 @@ def ablation(results: Path) -> Table:
     return ("group: without it / alone", *(TITLES[t] for t in names)), lines
 
 
+def encoders(results: Path, method: str) -> Table:
+    """rho by objective of one use of an encoder, with what statistics reach."""
+    found = [r for r in load(results, "encoders") if r["part"] == ("zero" if method == "embedding" else "few")]
+    names = [t for t in TITLES if any(r["target"] == t for r in found)]
+    lines = []
+    for objective in dict.fromkeys(r["objective"] for r in found):
+        uses = {r["method"] for r in found if r["objective"] == objective}
+        use = method if objective != "none" else next(iter(uses))
+        if use not in uses:
+            continue
+        cells = [values(found, target=t, objective=objective, method=use) for t in names]
+        name = f"`{objective}`" if objective != "none" else "no encoder: statistics" + (", trees" if use == "trees" else "")
+        lines.append((name, *(spread(c) if len(c) else "–" for c in cells)))
+    return ("pre-trained for", *(TITLES[t] for t in names)), lines
+
+
 TABLES: dict[str, Callable[[Path], Table]] = {
     "transfer_goals": goals, "transfer_few": few, "transfer_suggested": suggested, "transfer_worst": worst,
     "transfer_zero": zero, "transfer_timm": timm, "trust_intervals": intervals, "trust_novelty": novelty,
-    "ablation": ablation}
+    "ablation": ablation,
+    **{f"encoders_{name}": partial(encoders, method=method)
+       for name, method in (("beside", "beside"), ("frozen", "frozen"), ("tuned", "fine-tuned"), ("zero", "embedding"))}}
 FIGURES: dict[str, tuple[str, Callable[[Path], str]]] = {}

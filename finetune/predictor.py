@@ -63,7 +63,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     Args:
         encoder: None for graph statistics alone (nothing learned has ranked better so far, see docs/protocol.md), name of a
-            shipped encoder, a folder, or an ``Encoder``.
+            shipped encoder, a folder, an ``Encoder``, or anything with ``embed(graphs) -> [B, m]`` (its ``share``, if it has
+            one, is the share of the embedding in the squared distance).
         sources: labelled families to learn from: None for the shipped ones (the target's own is left out), a sequence of
             names, Parquet files or ``GraphSet``s, or ``()`` for none.
         random_state: kept and saved for scikit-learn's sake; nothing that is drawn at random depends on it (the Gaussian
@@ -164,10 +165,20 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         """Scores and deviations of ``predict_normal`` as labels, each ``[B]``; as they are if there was no label."""
         if self.scale_ is None:
             return mean, std
+        low, middle, high = self._bounds(mean, std)
+        return middle, np.abs(high - low) / 2
+
+    def predict_bounds(self, graphs: Sequence[Graph]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scores one standard deviation down, scores, and one up, each ``[B]`` in label units: labels can be skewed."""
+        return self._bounds(*self.predict_normal(graphs))
+
+    def _bounds(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self.scale_ is None:
+            return mean - std, mean, mean + std
         if self.prior_ is not None:
             std = std * (1.0 + DOUBT * self._share)
-        low, high = self.scale_.to_labels(mean - std), self.scale_.to_labels(mean + std)
-        return self.scale_.to_labels(mean), np.abs(high - low) / 2
+        low, middle, high = (self.scale_.to_labels(mean + k * std) for k in (-1, 0, 1))
+        return low, middle, high
 
     def predict_normal(self, graphs: Sequence[Graph]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[B]`` of scores (``finetune.targets.power_scores``), before the map to label units."""
@@ -254,8 +265,9 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         if "embedding" in raw:
             e = self.standard_["embedding"](raw["embedding"])
             if e.shape[1]:
+                share = getattr(self.encoder_, "share", EMBEDDING_SHARE)
                 for name, x in list(out.items()):
-                    out[f"{name}, embedding"] = np.hstack([x, e * np.sqrt(EMBEDDING_SHARE * x.shape[1] / e.shape[1])])
+                    out[f"{name}, embedding"] = np.hstack([x, e * np.sqrt(share * x.shape[1] / e.shape[1])])
         return out
 
     def save(self, path: str | Path) -> Path:

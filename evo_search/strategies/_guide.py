@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from evo_search._records import Predicted, Query
 from evo_search.objectives import Objective
 from evo_search.strategies._base import Proposal, State, Strategy, describe_predictor, predictions
 
-VIEWS = ("graph", "cell", "pruned", "native")
+if TYPE_CHECKING:
+    from cg import Graph
+
+VIEWS = ("graph", "cell", "pruned", "native", "graph+native")
 
 
 def utilities(state: State, objective: Objective) -> np.ndarray:
@@ -34,8 +37,9 @@ class Guide:
             settings alone. It always learns that larger is better: values to be minimised change their sign. The name of one
             that ``cg compare`` knows (``evo_search.rivals``) makes that one, with seed 0.
         view: what it reads: ``"graph"`` (``cg.Graph``), ``"cell"`` (``space.cell``), ``"pruned"`` (``cg.cells.pruned`` of
-            it) or ``"native"`` (``space.native``); of a predictor by name what it reads there, or graphs in a space without
-            cells; else ``"graph"``.
+            it), ``"native"`` (``space.native``) or ``"graph+native"`` (graphs, and ``space.native`` as their embedding: for
+            predictors with an ``encoder``, as ``CGPredictor``); of a predictor by name what it reads there, or graphs in a
+            space without cells; else ``"graph"``.
 
     Raises:
         SearchError: the predictor lacks a method, or the view is unknown.
@@ -55,6 +59,7 @@ class Guide:
         self._family: str | None = None  # of the space that a predictor by name was made for
         self._model: Any = None
         self._view = view or "graph"
+        self._rows = NativeRows()
         self._taught: tuple[Any, ...] = ()  # what the predictor has learned from; spares a fit, decides nothing
 
     def describe(self) -> dict[str, Any]:
@@ -72,6 +77,11 @@ class Guide:
     def another(self) -> Guide:
         """A guide of the same kind that shares nothing that is fitted."""
         return Guide(copy.deepcopy(self._given), self._asked_view)
+
+    @property
+    def in_units(self) -> bool:
+        """Whether predictions are in the unit of what was learned."""
+        return "predicts" not in self.describe()
 
     @property
     def model(self) -> Any:
@@ -118,19 +128,24 @@ class Guide:
         said = self.predicted(state, genomes, objective, scores)
         return [Proposal(g, source, predicted=p) for g, p in zip(genomes, said, strict=True)]
 
-    def with_std(self, state: State, genomes: Sequence[Any], y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def with_std(self, state: State, genomes: Sequence[Any], y: np.ndarray,
+                 in_units: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[n]`` of predictions, on a scale where the learned values ``y`` deviate by about 1.
 
         From ``predict_normal`` where the predictor has it; else from ``predict(return_std=True)`` or, without
-        an uncertainty, ``predict``, relative to mean and deviation of ``y``.
+        an uncertainty, ``predict``, relative to mean and deviation of ``y``. ``in_units``: the latter as they are, with
+        the deviation upwards where the predictor has ``predict_bounds``.
         """
         if not len(genomes):
             return np.zeros(0), np.zeros(0)
         networks = self.read(state, genomes)
-        if callable(getattr(self._model, "predict_normal", None)):
+        if not in_units and callable(getattr(self._model, "predict_normal", None)):
             mean, std = self._model.predict_normal(networks)
             return _checked(mean, len(genomes)), np.nan_to_num(np.asarray(std, np.float64))
-        centre, scale = float(y.mean()), float(y.std())
+        if in_units and callable(getattr(self._model, "predict_bounds", None)):
+            _, mean, above = self._model.predict_bounds(networks)
+            return _checked(mean, len(genomes)), np.nan_to_num(above - mean)
+        centre, scale = (0.0, 1.0) if in_units else (float(y.mean()), float(y.std()))
         if "return_std" in inspect.signature(self._model.predict).parameters:
             mean, std = self._model.predict(networks, return_std=True)
         else:
@@ -139,20 +154,29 @@ class Guide:
 
     def read(self, state: State, genomes: Sequence[Any]) -> list[Any]:
         """What the predictor reads of each network."""
-        if self._view == "graph":
-            return [state.graph(g) for g in genomes]
+        if self._view.startswith("graph"):
+            graphs = [state.graph(g) for g in genomes]
+            if self._view == "graph+native":
+                self._rows.remember(state, graphs, genomes)
+            return graphs
         if self._view == "native":
             return [state.space.native(g) for g in genomes]
         cells = [state.space.cell(g) for g in genomes]
         return cells if self._view == "cell" else [pruned(c) for c in cells]
 
     def _prepare(self, state: State) -> None:
+        family = state.space.family
         if not isinstance(self._given, str):
             self._model = self._given
-            return
-        family = state.space.family
-        if self._family == family:
-            return
+        elif self._family != family:
+            self._make(state, family)
+        if self._view == "graph+native":
+            if not hasattr(self._model, "encoder"):
+                raise SearchError(f"the view 'graph+native' needs a predictor with an encoder; {self._model!r} has none")
+            self._model.encoder = self._rows
+
+    def _make(self, state: State, family: str) -> None:
+        """The predictor that was named."""
         from evo_search.rivals import choose
 
         rival = choose(self._given)[0]
@@ -160,6 +184,25 @@ class Guide:
         self._view = self._asked_view or rival.view
         if self._asked_view is None and rival.view in ("cell", "pruned") and not _has_cells(state):
             self._view = "graph"
+
+
+class NativeRows:
+    """The space's own encoding of networks in the place of an encoder's embedding."""
+
+    share = 1.0  # of the squared distance of statistics
+
+    def __init__(self) -> None:
+        self._known: dict[str, np.ndarray] = {}
+
+    def remember(self, state: State, graphs: Sequence[Graph], genomes: Sequence[Any]) -> None:
+        """What the encoding of each graph is; of isomorphic genomes the first one's."""
+        for graph, genome in zip(graphs, genomes, strict=True):
+            if graph.digest not in self._known:
+                self._known[graph.digest] = np.asarray(state.space.native(genome), np.float32)
+
+    def embed(self, graphs: Sequence[Graph]) -> np.ndarray:
+        """Float32 ``[n, width]``; of graphs that were remembered."""
+        return np.stack([self._known[g.digest] for g in graphs])
 
 
 class GuidedStrategy(Strategy):

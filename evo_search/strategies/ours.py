@@ -1,14 +1,9 @@
 """``CGSearch``: a predictor with uncertainty chooses batches that are promising and diverse, and is fitted again after each.
 
-Candidates are bred as in ``algorithm1``. A candidate is worth its upper confidence bound, mean + ``kappa`` standard deviations,
-and a batch is filled one by one: after each choice the deviation of what is similar to it shrinks, as if its answer were known
-already, while the means stay (GP-BUCB: Desautels, Krause, Burdick, JMLR 15, 2014). The shrinking is that of a
-Gaussian process with a squared exponential kernel on the graph statistics, in place of the predictor's own posterior.
-
-With several objectives one predictor learns each, the whole front are parents, also where it is larger than ``n_parents``, and
-every choice uses a random direction: the smallest weighted bound (augmented Tchebycheff scalarisation of ParEGO: Knowles, IEEE
-TEC 10(1), 2006; with upper confidence bounds: Paria et al., arXiv 1805.12168, Algorithm 1). ParEGO fits a predictor to each
-scalarisation; fitting each objective once is cheaper.
+Candidates are bred as in ``algorithm1`` and chosen as in ``strategies._batches``: by upper confidence bounds, or with two
+objectives by the expected improvement of the hypervolume. How much a choice says about others is that of a Gaussian process
+with a squared exponential kernel on the graph statistics, in place of the predictor's own posterior. With several objectives
+one predictor learns each, and the whole front are parents, also where it is larger than ``n_parents``.
 
 This file must not know a particular space or oracle, and must not import a deep-learning framework.
 """
@@ -25,9 +20,9 @@ from evo_search._evolve_config import SearchError, positive_integers, rates
 from evo_search._records import Predicted
 from evo_search.objectives import Constraint
 from evo_search.strategies._base import Proposal, State, bred, candidates, proposals
+from evo_search.strategies._batches import Front, batch
 from evo_search.strategies._guide import Guide, GuidedStrategy, utilities
 
-AUGMENTATION = 0.05  # Knowles' rho
 PENALTY = 10.0  # deviations that a predicted relative violation of 1 costs
 
 
@@ -37,7 +32,9 @@ class CGConfig:
 
     Attributes:
         n_initial, batch_size, n_parents, pool_size, rounds, crossover_rate, max_edits, random_rate, breed_rate, kappa: as in
-            ``EvolveConfig``.
+            ``EvolveConfig``; with two objectives ``kappa`` multiplies the deviations of the expected improvement.
+        learn_share: share of the answered networks, the best ones, that objectives are learned from, ``n_initial`` at least.
+            What is far from any front can obey other rules, and teach these.
         similarity: length scale of the kernel, in units of the median distance between candidates; small values only keep
             near copies apart, 0 chooses as if candidates had nothing to do with each other.
     """
@@ -53,10 +50,11 @@ class CGConfig:
     breed_rate: float = 0.3
     kappa: float = 2.0
     similarity: float = 0.5
+    learn_share: float = 1.0
 
     def __post_init__(self) -> None:
         positive_integers(self, "n_initial", "batch_size", "n_parents", "pool_size", "rounds", "max_edits")
-        rates(self, "crossover_rate", "random_rate", "breed_rate")
+        rates(self, "crossover_rate", "random_rate", "breed_rate", "learn_share")
         for name in ("kappa", "similarity"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value) or value < 0:
@@ -117,10 +115,17 @@ class CGSearch(GuidedStrategy):
                 rng: np.random.Generator) -> dict[str, Any]:
         """Up to ``n`` candidates, key -> genome; none while the values cannot teach anything."""
         c, known = self.settings, {o.name: utilities(state, o) for o in state.objectives}
-        known = {name: y for name, y in known.items() if self._of(name).fit(state, state.ok, y)}
+        best = sorted(state.ranked[:max(c.n_initial, round(c.learn_share * len(state.ok)))], key=lambda q: q.step)
+        rows = [i for i, q in enumerate(state.ok) if q in best]
+        known = {name: y for name, y in known.items() if self._of(name).fit(state, best, y[rows])}
         if not n or not known:
             return {}
         limits = self._limits(state)
+        front = None
+        if len(known) == 2 and self._guide.in_units:
+            good = np.array([state.violation(q) == 0 for q in state.ok])
+            front = Front(np.stack(list(known.values()), 1)[good if good.any() else ~good])
+        unit = front.extent if front else np.ones(len(known))
         pool: dict[str, Any] = {}
         means, stds = np.zeros((0, len(known))), np.zeros((0, len(known)))
         seen = set(taken)
@@ -129,14 +134,14 @@ class CGSearch(GuidedStrategy):
             if not new:
                 break
             genomes = list(new.values())
-            found = [self._of(name).with_std(state, genomes, y) for name, y in known.items()]
-            worse = PENALTY * self._violation(state, genomes, limits)[:, None]
+            found = [self._of(name).with_std(state, genomes, y, in_units=front is not None) for name, y in known.items()]
+            worse = PENALTY * self._violation(state, genomes, limits)[:, None] * unit
             means = np.vstack([means, np.stack([np.maximum(mean, -1e6) for mean, _ in found], 1) - worse])
             stds = np.vstack([stds, np.stack([std for _, std in found], 1)])
             pool |= new
             if number < c.rounds - 1:
                 keys = list(pool)
-                best = batch(means, stds, None, min(c.n_parents, len(pool)), c.kappa, rng)
+                best = self._batch(front, means, stds, None, c.n_parents, rng)
                 parents = [pool[keys[i]] for i in best]
         if not pool:
             return {}
@@ -144,7 +149,13 @@ class CGSearch(GuidedStrategy):
         near = None
         if c.similarity and c.kappa:
             near = places(state, [pool[k] for k in keys], c.similarity)
-        return {keys[i]: pool[keys[i]] for i in batch(means, stds, near, n, c.kappa, rng)}
+        return {keys[i]: pool[keys[i]] for i in self._batch(front, means, stds, near, n, rng)}
+
+    def _batch(self, front: Front | None, means: np.ndarray, stds: np.ndarray, near: np.ndarray | None, n: int,
+               rng: np.random.Generator) -> list[int]:
+        if front is None:
+            return batch(means, stds, near, n, self.settings.kappa, rng)
+        return front.batch(means, stds, near, n, self.settings.kappa)
 
     def _limits(self, state: State) -> list[Constraint]:
         """The measured constraints whose values can be predicted, their predictors being fitted."""
@@ -161,38 +172,6 @@ class CGSearch(GuidedStrategy):
             values = self._of(f"limit {limit.name}").scores(state, genomes)
             total += [limit.violation(float(v)) if np.isfinite(v) else 1.0 for v in values]
         return np.minimum(total, 100.0)
-
-
-def batch(means: np.ndarray, stds: np.ndarray, near: np.ndarray | None, n: int, kappa: float,
-          rng: np.random.Generator) -> list[int]:
-    """Up to ``n`` rows, chosen one after the other by their upper confidence bound.
-
-    Args:
-        means, stds: of each objective, larger means being better, ``[candidates, objectives]``.
-        near: places of the candidates ``[candidates, d]``, whose squared exponential kernel says by how much each choice
-            shrinks the deviations of the others; ``None`` if it does not.
-        rng: for the directions, with several objectives; not used with one.
-    """
-    n, shrunk = min(n, len(means)), np.ones(len(means))  # conditional variance, given the choices, over that before
-    factors = np.zeros((len(means), n))  # columns of the pivoted Cholesky factor of the kernel
-    free, chosen = np.ones(len(means), bool), list[int]()
-    best = means.max(0) if len(means) else means
-    for k in range(n):
-        bound = means + kappa * stds * np.sqrt(shrunk)[:, None]
-        if means.shape[1] == 1:
-            score = bound[:, 0]
-        else:
-            weights = rng.dirichlet(np.ones(means.shape[1]))
-            weighted = weights * (bound - best)  # 0 is the best mean of all in every objective
-            score = weighted.min(1) + AUGMENTATION * weighted.sum(1)
-        i = int(np.where(free, score, -np.inf).argmax())
-        chosen.append(i)
-        free[i] = False
-        if near is not None and shrunk[i] > 1e-9:
-            column = np.exp(-((near - near[i]) ** 2).sum(1) / 2) - factors[:, :k] @ factors[i, :k]
-            factors[:, k] = column / np.sqrt(shrunk[i])
-            shrunk = np.clip(shrunk - factors[:, k] ** 2, 0.0, 1.0)
-    return chosen
 
 
 def places(state: State, genomes: Sequence[Any], similarity: float) -> np.ndarray:

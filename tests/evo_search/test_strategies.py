@@ -20,14 +20,15 @@ from cg.errors import CGError
 from evo_search import get_space
 from evo_search._evolve_config import SearchError
 from evo_search._records import Query
-from evo_search.objectives import Constraint
+from evo_search.objectives import Constraint, hypervolume
 from evo_search.spaces import SearchSpace
 from evo_search.strategies import State, Strategy, get_strategy, list_strategies
+from evo_search.strategies._batches import Front, batch, improvement, upper
 from evo_search.strategies.brp import BRPConfig, BRPSearch
 from evo_search.strategies.neural_predictor import NeuralPredictorConfig, NeuralPredictorSearch, along_front, dominating
 from evo_search.strategies.npenas import NPENAS, NPENASConfig
 from evo_search.strategies.nsga2 import NSGA2, NSGA2Config
-from evo_search.strategies.ours import CGConfig, CGSearch, batch
+from evo_search.strategies.ours import CGConfig, CGSearch
 from evo_search.strategies.random import RandomConfig, RandomSearch
 from evo_search.strategies.reinforce import Reinforce, ReinforceConfig
 from evo_search.study import Study
@@ -674,6 +675,34 @@ def test_directions_cover_the_front() -> None:
     first = [batch(means, np.zeros_like(means), None, 1, 0.0, np.random.default_rng(seed))[0] for seed in range(20)]
     assert min(first) < 8
     assert 12 < max(first) < 21
+
+
+def test_improvement_of_the_hypervolume_is_its_expectation() -> None:
+    rng = np.random.default_rng(3)
+    front = upper(rng.random((12, 2)))
+    assert (np.diff(front[:, 0]) > 0).all()
+    assert (np.diff(front[:, 1]) < 0).all()
+    reference = np.array([-0.1, 0.05])
+    means, stds = rng.random((5, 2)), rng.random((5, 2)) * 0.3
+    drawn = means[:, None] + stds[:, None] * rng.standard_normal((5, 4000, 2))
+
+    def area(points: np.ndarray) -> float:
+        return hypervolume(-points, -reference)  # of what is to be minimised
+
+    before = area(front)
+    sampled = [np.mean([area(np.vstack([front, p])) - before for p in drawn[i]]) for i in range(5)]
+    assert improvement(means, stds, front, reference) == pytest.approx(sampled, rel=0.1, abs=2e-3)
+    sure = improvement(means, np.zeros((5, 2)), front, reference)
+    assert sure == pytest.approx([area(np.vstack([front, m])) - before for m in means], abs=1e-6)
+
+
+def test_front_prefers_what_extends_it_and_does_not_choose_alike() -> None:
+    front = Front(np.array([[0.0, 10.0], [5.0, 5.0], [10.0, 0.0], [1.0, 1.0]]))
+    means = np.array([[4.0, 4.0], [8.0, 8.0], [8.0, 8.01], [2.0, 9.0]])
+    assert front.batch(means, np.zeros((4, 2)), None, 2, 1.0) == [2, 3]  # 1 adds nothing to 2
+    unsure = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [9.0, 9.0]])
+    assert front.batch(means, unsure, None, 1, 1.0) == [3]
+    assert front.batch(means, unsure, None, 1, 0.0) == [2]
 
 
 def test_each_objective_has_a_predictor_of_its_own() -> None:
