@@ -32,7 +32,9 @@ class CGConfig:
 
     Attributes:
         n_initial, batch_size, n_parents, pool_size, rounds, crossover_rate, max_edits, random_rate, breed_rate, kappa: as in
-            ``EvolveConfig``; with two objectives ``kappa`` multiplies the deviations of the expected improvement.
+            ``EvolveConfig``.
+        front_kappa: with two objectives, in the place of ``kappa``: how many times a deviation counts in the expected
+            improvement; below 1, or what is hopeless but uncertain is asked about too often.
         learn_share: share of the answered networks, the best ones, that objectives are learned from, ``n_initial`` at least.
             What is far from any front can obey other rules, and teach these.
         similarity: length scale of the kernel, in units of the median distance between candidates; small values only keep
@@ -49,13 +51,14 @@ class CGConfig:
     random_rate: float = 0.25
     breed_rate: float = 0.3
     kappa: float = 2.0
+    front_kappa: float = 0.4
     similarity: float = 0.5
     learn_share: float = 1.0
 
     def __post_init__(self) -> None:
         positive_integers(self, "n_initial", "batch_size", "n_parents", "pool_size", "rounds", "max_edits")
         rates(self, "crossover_rate", "random_rate", "breed_rate", "learn_share")
-        for name in ("kappa", "similarity"):
+        for name in ("kappa", "front_kappa", "similarity"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value) or value < 0:
                 raise SearchError(f"CGConfig.{name} must be a finite number of at least 0, got {value!r}")
@@ -115,9 +118,10 @@ class CGSearch(GuidedStrategy):
                 rng: np.random.Generator) -> dict[str, Any]:
         """Up to ``n`` candidates, key -> genome; none while the values cannot teach anything."""
         c, known = self.settings, {o.name: utilities(state, o) for o in state.objectives}
-        best = sorted(state.ranked[:max(c.n_initial, round(c.learn_share * len(state.ok)))], key=lambda q: q.step)
-        rows = [i for i, q in enumerate(state.ok) if q in best]
-        known = {name: y for name, y in known.items() if self._of(name).fit(state, best, y[rows])}
+        better = {q.step for q in state.ranked[:max(c.n_initial, round(c.learn_share * len(state.ok)))]}
+        rows = [i for i, q in enumerate(state.ok) if q.step in better]
+        taught = [state.ok[i] for i in rows]
+        known = {name: y for name, y in known.items() if self._of(name).fit(state, taught, y[rows])}
         if not n or not known:
             return {}
         limits = self._limits(state)
@@ -155,7 +159,7 @@ class CGSearch(GuidedStrategy):
                rng: np.random.Generator) -> list[int]:
         if front is None:
             return batch(means, stds, near, n, self.settings.kappa, rng)
-        return front.batch(means, stds, near, n, self.settings.kappa)
+        return front.batch(means, stds, near, n, self.settings.front_kappa)
 
     def _limits(self, state: State) -> list[Constraint]:
         """The measured constraints whose values can be predicted, their predictors being fitted."""
