@@ -103,11 +103,17 @@ class CGSearch(GuidedStrategy):
     def _predicted(self, state: State, chosen: Mapping[str, Any]) -> dict[str, Predicted]:
         """By key, what the predictor of every objective that could be learned says in the objective's unit."""
         found: dict[str, Predicted] = {key: {} for key in chosen}
+        rows = self._taught(state)
         for objective in state.objectives:
-            if len(np.unique(state.values(objective.name))) > 1:  # else it was not fitted
+            if len(np.unique(state.values(objective.name)[rows])) > 1:  # else it was not fitted
                 said = self._of(objective.name).predicted(state, list(chosen.values()), objective)
                 found = {key: {**found[key], **one} for key, one in zip(chosen, said, strict=True)}
         return found
+
+    def _taught(self, state: State) -> list[int]:
+        """Which of ``state.ok`` objectives are learned from."""
+        better = {q.step for q in state.ranked[:max(self.settings.n_initial, round(self.settings.learn_share * len(state.ok)))]}
+        return [i for i, q in enumerate(state.ok) if q.step in better]
 
     def _of(self, name: str) -> Guide:
         if name not in self._guides:
@@ -118,8 +124,7 @@ class CGSearch(GuidedStrategy):
                 rng: np.random.Generator) -> dict[str, Any]:
         """Up to ``n`` candidates, key -> genome; none while the values cannot teach anything."""
         c, known = self.settings, {o.name: utilities(state, o) for o in state.objectives}
-        better = {q.step for q in state.ranked[:max(c.n_initial, round(c.learn_share * len(state.ok)))]}
-        rows = [i for i, q in enumerate(state.ok) if q.step in better]
+        rows = self._taught(state)
         taught = [state.ok[i] for i in rows]
         known = {name: y for name, y in known.items() if self._of(name).fit(state, taught, y[rows])}
         if not n or not known:
@@ -130,6 +135,7 @@ class CGSearch(GuidedStrategy):
             good = np.array([state.violation(q) == 0 for q in state.ok])
             front = Front(np.stack(list(known.values()), 1)[good if good.any() else ~good])
         unit = front.extent if front else np.ones(len(known))
+        least = (front.low if front else 0.0) - 1e6 * unit  # what stands for -inf
         pool: dict[str, Any] = {}
         means, stds = np.zeros((0, len(known))), np.zeros((0, len(known)))
         seen = set(taken)
@@ -140,7 +146,7 @@ class CGSearch(GuidedStrategy):
             genomes = list(new.values())
             found = [self._of(name).with_std(state, genomes, y, in_units=front is not None) for name, y in known.items()]
             worse = PENALTY * self._violation(state, genomes, limits)[:, None] * unit
-            means = np.vstack([means, np.stack([np.maximum(mean, -1e6) for mean, _ in found], 1) - worse])
+            means = np.vstack([means, np.maximum(np.stack([mean for mean, _ in found], 1), least) - worse])
             stds = np.vstack([stds, np.stack([std for _, std in found], 1)])
             pool |= new
             if number < c.rounds - 1:

@@ -32,6 +32,7 @@ from evo_search.strategies.ours import CGConfig, CGSearch
 from evo_search.strategies.random import RandomConfig, RandomSearch
 from evo_search.strategies.reinforce import Reinforce, ReinforceConfig
 from evo_search.study import Study
+from finetune import CGPredictor
 
 pytest.importorskip("pymoo")
 
@@ -703,6 +704,39 @@ def test_front_prefers_what_extends_it_and_does_not_choose_alike() -> None:
     unsure = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [9.0, 9.0]])
     assert front.batch(means, unsure, None, 1, 1.0) == [3]
     assert front.batch(means, unsure, None, 1, 0.0) == [2]
+
+
+def test_the_unit_of_an_objective_does_not_matter() -> None:
+    small, large = (start(CGSearch(CGPredictor(fast=True), CGConfig(12, 8, pool_size=60)), 2,
+                          objectives={"acc": "max", "size": "min"}) for _ in range(2))
+    small.run(two, 40)
+    large.run(lambda a: {**two(a), "size": 2.0**30 * two(a)["size"]}, 40)
+    assert [q.genome for q in small.history.queries] == [q.genome for q in large.history.queries]
+
+
+def test_objectives_are_learned_from_the_better_share() -> None:
+    search = CGSearch(settings=CGConfig(8, 4, pool_size=20, learn_share=0.5))
+    study = start(search, objectives={"acc": "max", "size": "min"})
+    study.run(two, 40)
+    state = State(study.space, study._cache, study.history.queries, generation=9, budget_left=None,
+                  objectives=study.objectives, constraints=(), accept=None)
+    taught = search._taught(state)
+    assert len(taught) == 20
+    assert {state.ok[i].step for i in taught} == {q.step for q in state.ranked[:20]}
+    assert len(search._guides["acc"].model.graphs_) == 18, "of the 36 that were known when the last batch was chosen"
+
+
+def test_graphs_and_the_encoding_of_the_space_are_read_together() -> None:
+    space = get_space("nasbench201")
+    study = Study(space, CGSearch(settings=CGConfig(12, 4, pool_size=20), view="graph+native"), seed=1)
+    study.run(lambda a: float(a.count(3)), 24)
+    model = study.strategy._guide.model  # type: ignore[attr-defined]
+    assert any("embedding" in view for view, _ in model.mixture_.members)
+    rows = model.encoder_.embed(model.graphs_)
+    genomes = [space.decode(q.genome) for q in study.history.queries[:12]]
+    assert {space.native(g).tobytes() for g in genomes} <= {r.tobytes() for r in rows}
+    with pytest.raises(SearchError, match="needs a predictor with an encoder"):
+        start(CGSearch(toy.PerfectPredictor(), view="graph+native")).run(toy.value, 40)
 
 
 def test_each_objective_has_a_predictor_of_its_own() -> None:
