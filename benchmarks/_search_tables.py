@@ -31,8 +31,8 @@ DEVICES = {"latency_cpu": "CPU", "latency_gpu": "GPU", "latency_npu": "NPU"}
 def load(results: Path, name: str) -> list[dict[str, Any]]:
     """Rows of a file, none where it is not there."""
     path = results / f"{name}.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    return [r for r in rows if "part" in r]
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return found
 
 
 def runs(results: Path, task: str) -> Runs:
@@ -234,8 +234,18 @@ def _of(make: Callable[[Path, str], Any], task: str) -> Callable[[Path], Any]:
     return lambda results: make(results, task)
 
 
+def cgspace(results: Path) -> Table:
+    """Random edits of real models, by model."""
+    lines = []
+    for r in load(results, "cgspace"):
+        distinct = f"{r['distinct']['mean']:.1f} ± {r['distinct']['std']:.1f}"
+        lines.append((f"`{r['model']}`", r["nodes"], distinct, *(f"{r[k]['mean']:.1f}" for k in ("absent", "refused")),
+                      f"{r['samples']['round_trip']} of {r['samples']['n']}", f"{r['mutants_per_s']:.0f}"))
+    return ("model", "nodes", "distinct networks of 100 edits", "absent", "refused", "back", "mutants/s"), lines
+
+
 TABLES: dict[str, Callable[[Path], Table]] = {
-    "search": reach, "search_fronts": fronts, "search_band": band,
+    "cgspace": cgspace, "search": reach, "search_fronts": fronts, "search_band": band,
     **{f"search_{task.replace('-', '_')}": _of(strategies, task) for task in TASKS}}
 FIGURES: dict[str, tuple[str, Callable[[Path], str]]] = {
     f"search_{task.replace('-', '_')}": (f"Best so far against queries, {title}; the table below has the numbers",

@@ -29,7 +29,7 @@ from _spread import spread
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/protocol.md", "docs/extracting.md", "docs/results.md", "docs/search_results.md",
-         "docs/transfer.md")
+         "docs/transfer.md", "docs/cgspace.md")
 # A module here has TABLES, name -> function(folder of results) -> (header, lines), and may have FIGURES, name -> (alternative
 # text, function(folder of results) -> SVG); without results there are no lines, and the SVG is empty.
 MODULES = ("_extract_tables", "_rivals_tables", "_published_tables", "_proxies_tables", "_neural_predictor_tables",
