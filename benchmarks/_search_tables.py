@@ -239,7 +239,7 @@ def cgspace(results: Path) -> Table:
     lines = []
     for r in load(results, "cgspace"):
         distinct = f"{r['distinct']['mean']:.1f} ± {r['distinct']['std']:.1f}"
-        lines.append((f"`{r['model']}`", r["nodes"], distinct, *(f"{r[k]['mean']:.1f}" for k in ("absent", "refused")),
+        lines.append((r["model"], r["nodes"], distinct, *(f"{r[k]['mean']:.1f}" for k in ("absent", "refused")),
                       f"{r['samples']['round_trip']} of {r['samples']['n']}", f"{r['mutants_per_s']:.0f}"))
     return ("model", "nodes", "distinct networks of 100 edits", "absent", "refused", "back", "mutants/s"), lines
 

@@ -129,9 +129,8 @@ def grow(x: np.ndarray, y: np.ndarray, n: int) -> Any:
     """``n`` extremely randomised trees on rows ``x [B, F]``, fitted to ``y [B]``; the same rows give the same trees."""
     from sklearn.ensemble import ExtraTreesRegressor
 
-    trees = ExtraTreesRegressor(n, min_samples_leaf=2, max_features=0.3, random_state=0, n_jobs=2).fit(x, y)
-    trees.n_jobs = 1  # threads add the trees up in any order, and the last bits differ from run to run
-    return trees
+    # one job: threads add trees up in any order, and scikit-learn's swap the process's warning filters under each other
+    return ExtraTreesRegressor(n, min_samples_leaf=2, max_features=0.3, random_state=0, n_jobs=1).fit(x, y)
 
 
 class Prior:

@@ -60,7 +60,7 @@ class TreesOnStatistics(RegressorMixin, BaseEstimator):
         """Learn from labels ``[B]``."""
         from sklearn.ensemble import ExtraTreesRegressor
 
-        self.model_ = ExtraTreesRegressor(self.n_estimators, max_features=0.3, random_state=self.random_state, n_jobs=2)
+        self.model_ = ExtraTreesRegressor(self.n_estimators, max_features=0.3, random_state=self.random_state, n_jobs=1)
         self.model_.fit(statistics(graphs), normal_scores(check_labels(graphs, y)))
         return self
 
