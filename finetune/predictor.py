@@ -69,7 +69,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             names, Parquet files or ``GraphSet``s, or ``()`` for none.
         random_state: kept and saved for scikit-learn's sake; nothing that is drawn at random depends on it (the Gaussian
             processes draw nothing, the trees of a source have a fixed seed).
-        fast: leave the default sources out, whose trees take most of the one or two seconds of a fit; from 20 labels on
+        fast: leave the default sources out, whose trees take most of the two or three seconds of a fit; from 20 labels on
             the order is nearly the same (docs/transfer.md).
 
     Higher labels are better by convention, but nothing depends on it except the order of ``rank``.
