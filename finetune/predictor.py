@@ -2,8 +2,8 @@
 
 Gaussian processes look at the statistics of a network: on a logarithmic and on a natural scale, each with two ideas of what
 counts, the wiring or the sizes, and with and without a straight line. Leave-one-out evidence on the user's labels decides how
-much each of the eight counts. What other families say is their common mean, firmly with few labels and hardly at all with many.
-An encoder's embedding joins eight more.
+much each of the eight counts. What other families and the networks' size say is their common mean, firmly with few labels and
+hardly at all with many. An encoder's embedding joins eight more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from finetune.explanation import Explanation, doubts, explain, novelty
 from finetune.families import ENOUGH_FAMILIES, Stack
 from finetune.gp import Standardizer
 from finetune.mixture import Mixture
-from finetune.sources import Prior, resolve
+from finetune.prior import Prior
+from finetune.sources import resolve
 from finetune.storage import read, save
 from finetune.suggestion import suggest
 from finetune.targets import LabelScale, agreement, check_labels, fit_on_scores
@@ -66,11 +67,12 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             shipped encoder, a folder, an ``Encoder``, or anything with ``embed(graphs) -> [B, m]`` (its ``share``, if it has
             one, is the share of the embedding in the squared distance).
         sources: labelled families to learn from: None for the shipped ones (the target's own is left out), a sequence of
-            names, Parquet files or ``GraphSet``s, or ``()`` for none.
+            names, Parquet files or ``GraphSet``s, or ``()`` for none: then labels alone decide, and size is no opinion either
+            (``finetune.prior``).
         random_state: kept and saved for scikit-learn's sake; nothing that is drawn at random depends on it (the Gaussian
-            processes draw nothing, the trees of a source have a fixed seed).
-        fast: leave the default sources out, whose trees take most of the two or three seconds of a fit; from 20 labels on
-            the order is nearly the same (docs/transfer.md).
+            processes draw nothing, the networks of a source are chosen with a fixed seed).
+        fast: leave the default sources out, which take about half of a fit; from 20 labels on the order is nearly the same
+            (docs/transfer.md).
 
     Higher labels are better by convention, but nothing depends on it except the order of ``rank``.
     """
@@ -132,18 +134,18 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         return self
 
     def _consult(self, known: np.ndarray, others: np.ndarray | None) -> None:
-        """Grow the trees of the sources, unless they are grown for these networks already.
+        """Fit the processes of the sources, unless they are fitted for these networks already.
 
         What stands for the target are the unlabelled networks or else the first 2^k labelled ones, 32 at most: a search
-        that fits again and again grows trees only when its labels have doubled, and no fit depends on an earlier one.
+        that fits again and again asks the sources only when its labels have doubled, and no fit depends on an earlier one.
         """
         self.others_ = others
         if others is None:
             others = known[: min(1 << (len(known).bit_length() - 1), ENOUGH)]
         seen = (tuple(map(id, self.sources_)), others.astype(np.float32).tobytes())
-        if getattr(self, "_grown_for", None) != seen:
+        if getattr(self, "_asked_for", None) != seen:
             self.prior_ = Prior(self.sources_, others) if self.sources_ else None
-            self._grown_for = seen
+            self._asked_for = seen
 
     def _opinion(self, log: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Weigh the sources by the labels; their common opinion ``[B]`` about the labelled networks, mean 0."""

@@ -1,22 +1,19 @@
-"""Labelled families to learn from: the shipped samples of the benchmarks, a user's own graph sets, and their priors.
+"""Labelled families to learn from: the shipped samples of the benchmarks, and a user's own graph sets.
 
-A *prior* is what source families say about networks of a target family that has no labels, or few. Trees on graph statistics
-carry over only where the two families look alike, so each source is asked through the columns whose distributions overlap
-(Kolmogorov-Smirnov distance to a sample of target networks, which needs no labels), and counts by how many those are and by how
-well its order agrees with the labels there are.
+What they say about networks of another family is in ``finetune.prior``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cg.errors import CGError
-from cg.global_statistics import GROUPS, statistics
+from cg.global_statistics import GROUPS, STATISTICS, statistics
 from cg.graph import Graph
 from cg.graphset import GraphSet
 from finetune.targets import agreement, check_labels, normal_scores
@@ -24,12 +21,7 @@ from finetune.targets import agreement, check_labels, normal_scores
 FOLDER = Path(__file__).parent / "sources"
 # Statistics that mean the same in any family; visits per stage and pairs of operators do not carry over.
 SHARED = np.flatnonzero(~np.isin(GROUPS, ("back", "front", "pair", "hop")))
-LIMITS = (0.5, 0.7, 0.9)  # distances up to which a column is used, one forest each
-ALIKE, NEAR = 0.6, 0.25  # a column overlaps; a family is near if that share of the columns does
-TREES = 25
-# An agreement of min(3 overlap, .85) with the labels is expected before there are any, and believed like EXPECTED labels.
-EXPECTED, TRUST, MOST = 10.0, 3.0, 0.85
-REFERENCE = 512  # networks that stand for the target
+_SIZE = [int(np.flatnonzero(STATISTICS.index(f"total.{c}") == SHARED)[0]) for c in ("macs", "params")]
 
 
 def list_sources() -> list[str]:
@@ -67,107 +59,15 @@ class Source:
             self._statistics = statistics(self.graphs.graphs)[:, SHARED].astype(np.float64)
         return self._statistics
 
-
-def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Kolmogorov-Smirnov distance of every column of ``a [A, F]`` and ``b [B, F]``, ``[F]`` from 0 to 1."""
-    x = np.vstack([a, b])
-    order = np.argsort(x, 0, kind="stable")
-    ordered = np.take_along_axis(x, order, 0)
-    steps = np.where(order < len(a), 1 / len(a), -1 / len(b)).cumsum(0)
-    last = np.vstack([np.diff(ordered, axis=0) != 0, np.ones((1, x.shape[1]), bool)])  # of equal values only the last counts
-    return np.asarray(np.abs(np.where(last, steps, 0.0)).max(0))
+    @cached_property
+    def follows_size(self) -> float:
+        """Spearman's rho of the labels and the networks' size; below 0 where small labels are the good ones, errors say."""
+        return agreement(self.scores, size(self.statistics))
 
 
-class _Forests:
-    """One source as seen from a sample of target networks ``[R, len(SHARED)]``."""
-
-    def __init__(self, source: Source, reference: np.ndarray) -> None:
-        x = source.statistics
-        distance = distances(x, reference)
-        distance[x.std(0) < 1e-6] = 1.0
-        self.overlap = float((distance < ALIKE).mean())
-        self.parts = []
-        for limit in LIMITS:
-            columns = np.flatnonzero(distance < limit)
-            if len(columns) < 3:
-                columns = np.argsort(distance)[:3]
-            self.parts.append((columns, grow(x[:, columns], source.scores, TREES)))
-        self.scaled: Any = None
-        said = raw = self._raw(reference)
-        if self.overlap < NEAR and len(reference) > 1:  # far: where a network stands within its own family counts as well
-            mean, std = x.mean(0), np.maximum(x.std(0), 1e-6)
-            self.shift = (reference.mean(0), np.maximum(reference.std(0), 1e-6))
-            varies = (x.std(0) > 1e-5) & (reference.std(0) > 1e-5)
-            z = (x - mean) / std
-            self.columns = np.flatnonzero(varies & (distances(z, self._own(reference)) < 0.8))
-            if len(self.columns) > 2:
-                self.scaled = grow(z[:, self.columns], source.scores, 2 * TREES)
-                own = self._scaled(reference)
-                self.balance = max(raw.std(), 1e-9) / max(own.std(), 1e-9)
-                said = raw + self.balance * own
-        self.centre, self.spread = said.mean(), max(said.std(), 1e-9)
-        self.reference_scores = (said - self.centre) / self.spread
-
-    def _own(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(np.clip((x - self.shift[0]) / self.shift[1], -4.0, 4.0))
-
-    def _raw(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(sum(forest.predict(x[:, columns]) for columns, forest in self.parts)) / len(self.parts)
-
-    def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(self.scaled.predict(self._own(x)[:, self.columns]))
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Scores ``[B]`` of networks ``[B, len(SHARED)]``, standardised over the reference."""
-        said = self._raw(x)
-        if self.scaled is not None:
-            said = said + self.balance * self._scaled(x)
-        return np.asarray((said - self.centre) / self.spread)
-
-
-def grow(x: np.ndarray, y: np.ndarray, n: int) -> Any:
-    """``n`` extremely randomised trees on rows ``x [B, F]``, fitted to ``y [B]``; the same rows give the same trees."""
-    from sklearn.ensemble import ExtraTreesRegressor
-
-    # one job: threads add trees up in any order, and scikit-learn's swap the process's warning filters under each other
-    return ExtraTreesRegressor(n, min_samples_leaf=2, max_features=0.3, random_state=0, n_jobs=1).fit(x, y)
-
-
-class Prior:
-    """What several sources say together about a target family. ``reference``: statistics ``[R, F]`` of networks of it."""
-
-    def __init__(self, sources: Sequence[Source], reference: np.ndarray) -> None:
-        step = max(-(-len(reference) // REFERENCE), 1)
-        shared = reference[::step][:, SHARED].astype(np.float64)
-        self.forests = [_Forests(s, shared) for s in sources]
-        self.overlaps = np.array([f.overlap for f in self.forests])
-        self._expected = np.minimum(TRUST * self.overlaps, MOST)
-        self._over = np.stack([f.reference_scores for f in self.forests], 1)
-        self.judge(np.zeros((0, len(self.forests))), np.zeros(0))
-
-    def scores(self, x: np.ndarray) -> np.ndarray:
-        """Scores ``[B, sources]`` of networks with statistics ``[B, F]``."""
-        if not len(x):
-            return np.zeros((0, len(self.forests)))
-        shared = x[:, SHARED].astype(np.float64)
-        return np.stack([f(shared) for f in self.forests], 1)
-
-    def judge(self, scores: np.ndarray, z: np.ndarray) -> None:
-        """Weigh the sources by their scores ``[B, sources]`` for networks with labels ``z [B]``."""
-        each = np.array([self._agreement(e, p, z) for e, p in zip(self._expected, scores.T, strict=True)])
-        self.weights = each**2 / (1.0 - each**2)
-        self.scale = max(float((self._over @ self.weights).std()), 1e-9)
-        self.agreement = self._agreement(self._expected.max(), scores @ self.weights, z) if self.weights.any() else 0.0
-
-    @staticmethod
-    def _agreement(expected: float, p: np.ndarray, z: np.ndarray) -> float:
-        """Estimated correlation of a prior with the labels, 0 to .95."""
-        found, n = agreement(z, p), len(z)
-        return float(np.clip((EXPECTED * expected + n * found) / (EXPECTED + n), 0.0, 0.95))
-
-    def combine(self, scores: np.ndarray) -> np.ndarray:
-        """Normal scores ``[B]``: one opinion of all sources, shrunk by how far it can be trusted."""
-        return np.asarray(self.agreement * (scores @ self.weights) / self.scale)
+def size(rows: np.ndarray) -> np.ndarray:
+    """Log multiply-adds + log parameters ``[B]`` of rows ``[B, len(SHARED)]``; the sum orders networks better than either."""
+    return np.asarray(rows[:, _SIZE].sum(1))
 
 
 @cache

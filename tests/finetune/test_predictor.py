@@ -13,8 +13,8 @@ from cg.errors import CGError, LabelError, LeakageError, StorageError, UnknownOp
 from evo_search import targets
 from finetune import CGPredictor, metrics
 from finetune.baselines import CostScore
+from finetune.prior import distances
 from finetune.protocol import draw, evaluate, summarize
-from finetune.sources import distances
 
 
 @pytest.fixture(scope="module")

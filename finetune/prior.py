@@ -1,0 +1,165 @@
+"""What labelled source families say about networks of a target family that has no labels, or few.
+
+A source speaks through a Gaussian process on the columns whose distributions overlap (Kolmogorov-Smirnov distance to a sample
+of target networks, which needs no labels), and counts by how many those are and by how well its order agrees with the labels
+there are. *Size* is one more opinion: in every family larger networks tend to be better, so it carries where no source
+resembles the target, and a source that speaks against it is believed less. What is said here is the mean of
+``CGPredictor``'s processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from finetune.gp import CLIP, matern
+from finetune.sources import SHARED, Source, size
+from finetune.targets import agreement
+
+ALIKE, NEAR = 0.6, 0.25  # distance up to which a column overlaps; a family is near if that share of the columns does
+STANDARDISED = 0.8  # distance up to which a column of a far family overlaps after each family is standardised by itself
+ROWS = 700  # networks of a source that its processes know: all 2,000 rank the same and cost three times as much
+LENGTH, NOISE = 6.0, 0.1
+REFERENCE = 512  # networks that stand for the target
+# Before there are labels a source is expected to agree with them by min(3 overlap, .85), less where it agrees with size by less
+# than CONSENT; that is believed like EXPECTED labels.
+EXPECTED, TRUST, MOST, CONSENT = 10.0, 3.0, 0.85, 0.5
+# Size is expected to agree by .8 with labels if it agrees by ENOUGH with those of the sources (it is turned round where theirs
+# fall with it), and counts the less the more the best source is expected to: times (1 - that) to the power DISCOUNT.
+SIZE, ENOUGH, DISCOUNT = 0.8, 0.4, 1.5
+# Agreement of a source with size before it is seen, believed like so many networks.
+USUAL, NETWORKS = 0.6, 8.0
+CHUNK = 1024  # networks at a time: the arrays stay in the cache
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Kolmogorov-Smirnov distance of every column of ``a [A, F]`` and ``b [B, F]``, ``[F]`` from 0 to 1."""
+    x = np.vstack([a, b])
+    order = np.argsort(x, 0, kind="stable")
+    ordered = np.take_along_axis(x, order, 0)
+    steps = np.where(order < len(a), 1 / len(a), -1 / len(b)).cumsum(0)
+    last = np.vstack([np.diff(ordered, axis=0) != 0, np.ones((1, x.shape[1]), bool)])  # of equal values only the last counts
+    return np.asarray(np.abs(np.where(last, steps, 0.0)).max(0))
+
+
+class _Scale:
+    """Columns in units of one family's mean and spread, clipped."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.mean, self.spread = rows.mean(0), np.maximum(rows.std(0), 1e-6)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(np.clip((x - self.mean) / self.spread, -CLIP, CLIP))
+
+
+class _Process:
+    """A Gaussian process with fixed hyper-parameters, mean only: rows ``x [n, F]`` with scores ``y [n]``."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.x, self.squares = x, (x * x).sum(1)
+        self.weights = np.linalg.solve(self._kernel(x) + NOISE * np.eye(len(x)), y)
+
+    def _kernel(self, x: np.ndarray) -> np.ndarray:
+        square = (x * x).sum(1)[:, None] + self.squares - 2.0 * (x @ self.x.T)
+        return matern(np.sqrt(np.maximum(square, 0.0) / x.shape[1]) / LENGTH)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self._kernel(x) @ self.weights)
+
+
+class _Opinion:
+    """One source as seen from a sample of target networks ``[R, len(SHARED)]``."""
+
+    def __init__(self, source: Source, reference: np.ndarray) -> None:
+        x = source.statistics
+        rows = np.random.default_rng(0).permutation(len(x))[:ROWS]
+        y = source.scores[rows]
+        self.own, self.target = _Scale(x), _Scale(reference)
+        known = self.own(x[rows])
+        distance = distances(x, reference)
+        distance[x.std(0) < 1e-6] = 1.0
+        self.overlap = float((distance < ALIKE).mean())
+        self.columns = np.flatnonzero(distance < ALIKE)
+        if len(self.columns) < 3:
+            self.columns = np.argsort(distance)[:3]
+        self.process = _Process(known[:, self.columns], y)
+        self.within: _Process | None = None
+        if self.overlap < NEAR and len(reference) > 1:  # far: where a network stands within its own family counts as much
+            varies = (x.std(0) > 1e-5) & (reference.std(0) > 1e-5)
+            self.within_columns = np.flatnonzero(varies & (distances(known, self.target(reference)) < STANDARDISED))
+            if len(self.within_columns) > 2:
+                self.within = _Process(known[:, self.within_columns], y)
+                self.balance = [1.0 / max(float(p.std()), 1e-9) for p in self._parts(reference)]
+
+    def _parts(self, x: np.ndarray) -> list[np.ndarray]:
+        found = [self.process(self.own(x)[:, self.columns])]
+        if self.within is not None:
+            found.append(self.within(self.target(x)[:, self.within_columns]))
+        return found
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Scores ``[B]`` of networks ``[B, len(SHARED)]``, in no unit."""
+        parts = self._parts(x)
+        if self.within is None:
+            return parts[0]
+        return np.asarray(sum(b * p for b, p in zip(self.balance, parts, strict=True)))
+
+
+class Prior:
+    """What several sources say together about a target family. ``reference``: statistics ``[R, F]`` of networks of it.
+
+    Attributes:
+        overlaps: share of the columns that overlap, ``[sources]``.
+        weights: of the sources and, last, of size, ``[sources + 1]``.
+        agreement: estimated correlation of the common opinion with the labels.
+    """
+
+    def __init__(self, sources: Sequence[Source], reference: np.ndarray) -> None:
+        step = max(-(-len(reference) // REFERENCE), 1)
+        reference = reference[::step].astype(np.float64)
+        self.opinions = [_Opinion(s, reference[:, SHARED]) for s in sources]
+        self.overlaps = np.array([o.overlap for o in self.opinions])
+        follows = float(np.mean([s.follows_size for s in sources]))
+        self._size = SIZE * float(np.clip(follows / ENOUGH, -1.0, 1.0))
+        self._over = self.scores(reference)
+        self.judge(self._over[:0], np.zeros(0))
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """Opinions ``[B, sources + 1]`` on networks with statistics ``[B, F]``: of each source, and size with its sign."""
+        out = np.zeros((len(x), len(self.opinions) + 1))
+        for i in range(0, len(x), CHUNK):
+            rows = x[i:i + CHUNK, SHARED].astype(np.float64)
+            for j, opinion in enumerate(self.opinions):
+                out[i:i + CHUNK, j] = opinion(rows)
+            out[i:i + CHUNK, -1] = np.copysign(1.0, self._size) * size(rows)
+        return out
+
+    def judge(self, scores: np.ndarray, z: np.ndarray) -> None:
+        """Weigh the opinions by their scores ``[B, sources + 1]`` for networks with labels ``z [B]``."""
+        seen = np.vstack([self._over, scores])  # a handful of networks may lie close together by chance
+        self._centre, self._spread = seen.mean(0), np.maximum(seen.std(0), 1e-6)
+        seen, own = self._standard(seen), self._standard(scores)
+        n = len(seen)
+        consent = np.array([(n * agreement(seen[:, -1], p) + NETWORKS * USUAL) / (n + NETWORKS) for p in seen.T[:-1]])
+        expected = np.minimum(TRUST * self.overlaps, MOST) * np.clip(1.0 + consent - CONSENT, 0.0, 1.0)
+        each = np.array([self._agreement(e, p, z) for e, p in zip([*expected, abs(self._size)], own.T, strict=True)])
+        self.weights = each**2 / (1.0 - each**2)
+        self.weights[-1] *= (1.0 - each[:-1].max(initial=0.0)) ** DISCOUNT
+        self.scale = max(float((seen @ self.weights).std()), 1e-9)
+        best = expected.max(initial=0.0)
+        best = max(best, abs(self._size) * np.sqrt(1.0 - best))
+        self.agreement = self._agreement(best, own @ self.weights, z) if self.weights.any() else 0.0
+
+    def _standard(self, scores: np.ndarray) -> np.ndarray:
+        return np.asarray((scores - self._centre) / self._spread)
+
+    @staticmethod
+    def _agreement(expected: float, p: np.ndarray, z: np.ndarray) -> float:
+        """Estimated correlation of an opinion with the labels, 0 to .95."""
+        found, n = agreement(z, p), len(z)
+        return float(np.clip((EXPECTED * expected + n * found) / (EXPECTED + n), 0.0, 0.95))
+
+    def combine(self, scores: np.ndarray) -> np.ndarray:
+        """Normal scores ``[B]``: one opinion of all, shrunk by how far it can be trusted."""
+        return np.asarray(self.agreement * (self._standard(scores) @ self.weights) / self.scale)

@@ -1,0 +1,108 @@
+"""``finetune.prior``: what source families and size say where there are no labels, or few."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cg import GraphSet
+from cg.global_statistics import statistics
+from evo_search import get_space
+from finetune.metrics import spearman
+from finetune.prior import ALIKE, LENGTH, NOISE, Prior, _Process, distances
+from finetune.sources import Source, load_source, size
+
+
+@pytest.fixture(scope="module")
+def chains() -> tuple[np.ndarray, np.ndarray]:
+    """Statistics and size of 200 Once-for-All networks, a family that resembles none of the shipped ones."""
+    space, rng = get_space("ofa-mbv3"), np.random.default_rng(3)
+    graphs = [space.to_graph(space.sample(rng)) for _ in range(200)]
+    return statistics(graphs), np.array([np.log(float(g.macs)) + np.log(float(g.params)) for g in graphs])
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, GraphSet]:
+    return {n: load_source(n).take(range(400)) for n in ("nasbench101", "nasbench201", "nasbench301")}
+
+
+def test_process_is_the_textbook_one() -> None:
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import Matern
+
+    rng = np.random.default_rng(0)
+    x, y, new = rng.normal(size=(40, 5)), rng.normal(size=40), rng.normal(size=(7, 5))
+    kernel = Matern(LENGTH * np.sqrt(5), length_scale_bounds="fixed", nu=1.5)
+    expected = GaussianProcessRegressor(kernel, alpha=NOISE, optimizer=None).fit(x, y).predict(new)
+    np.testing.assert_allclose(_Process(x, y)(new), expected, atol=1e-9)
+
+
+def test_size_is_that_of_the_graphs(chains: tuple[np.ndarray, np.ndarray]) -> None:
+    from finetune.sources import SHARED
+
+    np.testing.assert_allclose(size(chains[0][:, SHARED]), chains[1], atol=1e-4)
+
+
+def test_size_decides_where_no_source_resembles_the_target(chains: tuple[np.ndarray, np.ndarray],
+                                                           sources: dict[str, GraphSet]) -> None:
+    """NAS-Bench-301 ranks such chains against their size when it is asked alone."""
+    x, large = chains
+    prior = Prior([Source(s) for s in sources.values()], x[:100])
+    assert (prior.overlaps < 0.25).all()
+    assert spearman(large[100:], prior.combine(prior.scores(x[100:]))) > 0.8
+    against = prior.scores(x)[:, 2]
+    assert spearman(large, against) < 0
+    assert prior.weights[2] < 0.1 * prior.weights[-1]
+
+
+def test_size_is_turned_round_where_the_labels_of_the_sources_are_errors(chains: tuple[np.ndarray, np.ndarray],
+                                                                          sources: dict[str, GraphSet]) -> None:
+    x, large = chains
+    errors = [Source(GraphSet(s.graphs, s.ids, {"error": -s.label()})) for s in sources.values()]
+    prior = Prior(errors, x[:100])
+    assert all(s.follows_size < 0 for s in errors)
+    assert spearman(large[100:], prior.combine(prior.scores(x[100:]))) < -0.8
+
+
+def test_size_counts_little_where_a_source_is_near(sources: dict[str, GraphSet]) -> None:
+    x = statistics(load_source("nasbench101").graphs[400:600])
+    prior = Prior([Source(sources["nasbench101"])], x)
+    assert prior.overlaps[0] > 0.5  # the columns that never vary are none that overlap
+    assert prior.weights[-1] < 0.1 * prior.weights[0]
+
+
+def test_labels_against_size_silence_it(chains: tuple[np.ndarray, np.ndarray], sources: dict[str, GraphSet]) -> None:
+    x, large = chains
+    prior = Prior([Source(sources["nasbench101"])], x[:100])
+    before = prior.weights[-1]
+    prior.judge(prior.scores(x[100:130]), -large[100:130])
+    assert before > 0
+    assert prior.weights[-1] == 0
+
+
+def test_labelled_networks_that_are_not_like_the_reference_do_not_blow_the_opinion_up(
+        chains: tuple[np.ndarray, np.ndarray], sources: dict[str, GraphSet]) -> None:
+    """Four reference networks of nearly one size, then one of another size: an opinion stays within a few deviations."""
+    x, large = chains
+    order = np.argsort(large)
+    prior = Prior([Source(s) for s in sources.values()], x[order[100:104]])
+    known = x[[*order[100:104], order[-1]]]
+    prior.judge(prior.scores(known), np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert np.ptp(prior.combine(prior.scores(known))) < 4
+
+
+def test_scores_do_not_depend_on_company(chains: tuple[np.ndarray, np.ndarray], sources: dict[str, GraphSet]) -> None:
+    prior = Prior([Source(sources["nasbench101"])], chains[0][:100])
+    together = prior.scores(chains[0])
+    np.testing.assert_allclose(prior.scores(chains[0][50:51])[0], together[50], atol=1e-9)
+    assert prior.scores(chains[0][:0]).shape == (0, 2)
+
+
+def test_overlap_is_the_share_of_columns_that_are_alike(chains: tuple[np.ndarray, np.ndarray],
+                                                        sources: dict[str, GraphSet]) -> None:
+    from finetune.sources import SHARED
+
+    source = Source(sources["nasbench201"])
+    distance = distances(source.statistics, chains[0][:100, SHARED].astype(np.float64))
+    expected = ((distance < ALIKE) & (source.statistics.std(0) >= 1e-6)).mean()
+    assert Prior([source], chains[0][:100]).overlaps[0] == pytest.approx(expected)
