@@ -71,8 +71,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             (``finetune.prior``).
         random_state: kept and saved for scikit-learn's sake; nothing that is drawn at random depends on it (the Gaussian
             processes draw nothing, the networks of a source are chosen with a fixed seed).
-        fast: leave the default sources out, which take about half of a fit; from 20 labels on the order is nearly the same
-            (docs/transfer.md).
+        fast: leave the default sources out, which take most of a fit (about 0.2 s of 0.3 s); from 20 labels on the order is
+            nearly the same (docs/transfer.md).
 
     Higher labels are better by convention, but nothing depends on it except the order of ``rank``.
     """

@@ -24,13 +24,13 @@ LENGTH, NOISE = 6.0, 0.1
 REFERENCE = 512  # networks that stand for the target
 # Before there are labels a source is expected to agree with them by min(3 overlap, .85), less where it agrees with size by less
 # than CONSENT; that is believed like EXPECTED labels.
-EXPECTED, TRUST, MOST, CONSENT = 10.0, 3.0, 0.85, 0.5
+EXPECTED, TRUST, MOST, CONSENT = 15.0, 3.0, 0.85, 0.5
 # Size is expected to agree by .8 with labels if it agrees by ENOUGH with those of the sources (it is turned round where theirs
 # fall with it), and counts the less the more the best source is expected to: times (1 - that) to the power DISCOUNT.
 SIZE, ENOUGH, DISCOUNT = 0.8, 0.4, 1.5
 # Agreement of a source with size before it is seen, believed like so many networks.
 USUAL, NETWORKS = 0.6, 8.0
-CHUNK = 1024  # networks at a time: the arrays stay in the cache
+CHUNK = 256  # networks at a time: the arrays stay in the cache
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -44,13 +44,16 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class _Scale:
-    """Columns in units of one family's mean and spread, clipped."""
+    """Some columns in units of one family's mean and spread, clipped."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        self.mean, self.spread = rows.mean(0), np.maximum(rows.std(0), 1e-6)
+    def __init__(self, rows: np.ndarray, columns: np.ndarray | None = None) -> None:
+        rows = rows if columns is None else rows[:, columns]
+        self.columns, self.mean, self.spread = columns, rows.mean(0), np.maximum(rows.std(0), 1e-6)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(np.clip((x - self.mean) / self.spread, -CLIP, CLIP))
+        out = (x if self.columns is None else x[:, self.columns]) - self.mean
+        out /= self.spread
+        return np.clip(out, -CLIP, CLIP, out=out)
 
 
 class _Process:
@@ -61,8 +64,11 @@ class _Process:
         self.weights = np.linalg.solve(self._kernel(x) + NOISE * np.eye(len(x)), y)
 
     def _kernel(self, x: np.ndarray) -> np.ndarray:
-        square = (x * x).sum(1)[:, None] + self.squares - 2.0 * (x @ self.x.T)
-        return matern(np.sqrt(np.maximum(square, 0.0) / x.shape[1]) / LENGTH)
+        square = x @ (-2.0 * self.x.T)
+        square += (x * x).sum(1)[:, None]
+        square += self.squares
+        square *= 1.0 / (x.shape[1] * LENGTH**2)
+        return matern(np.sqrt(np.maximum(square, 0.0, out=square), out=square))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(self._kernel(x) @ self.weights)
@@ -74,36 +80,27 @@ class _Opinion:
     def __init__(self, source: Source, reference: np.ndarray) -> None:
         x = source.statistics
         rows = np.random.default_rng(0).permutation(len(x))[:ROWS]
-        y = source.scores[rows]
-        self.own, self.target = _Scale(x), _Scale(reference)
-        known = self.own(x[rows])
+        known, y = _Scale(x)(x[rows]), source.scores[rows]
         distance = distances(x, reference)
         distance[x.std(0) < 1e-6] = 1.0
         self.overlap = float((distance < ALIKE).mean())
-        self.columns = np.flatnonzero(distance < ALIKE)
-        if len(self.columns) < 3:
-            self.columns = np.argsort(distance)[:3]
-        self.process = _Process(known[:, self.columns], y)
-        self.within: _Process | None = None
+        columns = np.flatnonzero(distance < ALIKE)
+        if len(columns) < 3:
+            columns = np.argsort(distance)[:3]
+        self.parts = [(_Scale(x, columns), _Process(known[:, columns], y))]
         if self.overlap < NEAR and len(reference) > 1:  # far: where a network stands within its own family counts as much
             varies = (x.std(0) > 1e-5) & (reference.std(0) > 1e-5)
-            self.within_columns = np.flatnonzero(varies & (distances(known, self.target(reference)) < STANDARDISED))
-            if len(self.within_columns) > 2:
-                self.within = _Process(known[:, self.within_columns], y)
-                self.balance = [1.0 / max(float(p.std()), 1e-9) for p in self._parts(reference)]
+            columns = np.flatnonzero(varies & (distances(known, _Scale(reference)(reference)) < STANDARDISED))
+            if len(columns) > 2:
+                self.parts.append((_Scale(reference, columns), _Process(known[:, columns], y)))
+        self.balance = [1.0 / max(float(p.std()), 1e-9) for p in self._each(reference)]
 
-    def _parts(self, x: np.ndarray) -> list[np.ndarray]:
-        found = [self.process(self.own(x)[:, self.columns])]
-        if self.within is not None:
-            found.append(self.within(self.target(x)[:, self.within_columns]))
-        return found
+    def _each(self, x: np.ndarray) -> list[np.ndarray]:
+        return [process(scale(x)) for scale, process in self.parts]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Scores ``[B]`` of networks ``[B, len(SHARED)]``, in no unit."""
-        parts = self._parts(x)
-        if self.within is None:
-            return parts[0]
-        return np.asarray(sum(b * p for b, p in zip(self.balance, parts, strict=True)))
+        return np.asarray(sum(b * p for b, p in zip(self.balance, self._each(x), strict=True)))
 
 
 class Prior:
