@@ -129,7 +129,7 @@ def explain(predictor: CGPredictor, graph: Graph, neighbours: int, effects: int)
     group = np.asarray(GROUPS)
     names = sorted(set(group))
     changed = np.flatnonzero(np.abs(own - typical) > 1e-9)
-    rows = np.tile(own, (1 + len(names) + len(changed), 1))
+    rows = np.tile(own, (2 + len(names) + len(changed), 1))  # the last one has usual operators
     for i, name in enumerate(names):
         inside = group == name
         rows[1 + i, inside] = typical[inside]
@@ -137,8 +137,9 @@ def explain(predictor: CGPredictor, graph: Graph, neighbours: int, effects: int)
     scores, std = predictor.in_label_units(*predictor.score_rows(rows, graph))
     effect = scores[0] - scores[1:]
     single = [Effect(STATISTICS[c], float(own[c]), float(typical[c]), float(e))
-              for c, e in zip(changed, effect[len(names):], strict=True)]
-    groups = [Effect(n, float("nan"), float("nan"), float(e)) for n, e in zip(names, effect[: len(names)], strict=True)]
+              for c, e in zip(changed, effect[len(names):-1], strict=True)]
+    groups = [Effect(n, float("nan"), float("nan"), float(e))
+              for n, e in zip((*names, "operators"), (*effect[: len(names)], effect[-1]), strict=True)]
     distance, found = Distances(known).nearest(own[None], neighbours)
     labelled = tuple(Neighbour(predictor.graphs_[i].name, predictor.graphs_[i].family, float(predictor.labels_[i]), float(d))
                      for d, i in zip(distance[0], found[0], strict=True))
