@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cg.errors import CGError
-from cg.global_statistics import GROUPS, STATISTICS, statistics
+from cg.global_statistics import GROUPS, STATISTICS
 from cg.graph import Graph
+from cg.recent_statistics import recent_statistics
 from finetune.gp import Standardizer
 from finetune.sources import SHARED
 from finetune.targets import contradictions
@@ -115,16 +116,16 @@ def novelty(predictor: CGPredictor, graphs: Sequence[Graph]) -> np.ndarray:
                       "how much of each source resembles the networks")
     if not graphs:
         return np.zeros(0)
-    known = statistics(predictor.graphs_).astype(np.float64)
-    return np.asarray(Distances(known).nearest(statistics(graphs).astype(np.float64), 1)[0][:, 0], np.float64)
+    known = recent_statistics(predictor.graphs_).astype(np.float64)
+    return np.asarray(Distances(known).nearest(recent_statistics(graphs).astype(np.float64), 1)[0][:, 0], np.float64)
 
 
 def explain(predictor: CGPredictor, graph: Graph, neighbours: int, effects: int) -> Explanation:
     """See ``CGPredictor.explain``."""
     if predictor.scale_ is None:
         raise CGError("there is nothing to explain without labels: the score is the opinion of other families alone")
-    known = statistics(predictor.graphs_).astype(np.float64)
-    own = statistics([graph]).astype(np.float64)[0]
+    known = recent_statistics(predictor.graphs_).astype(np.float64)
+    own = recent_statistics([graph]).astype(np.float64)[0]
     typical = known.mean(0)
     group = np.asarray(GROUPS)
     names = sorted(set(group))

@@ -56,7 +56,7 @@ class GaussianProcess:
         return self
 
     def _choose(self, kernels: Iterable[tuple[Any, np.ndarray, float]], z: np.ndarray) -> None:
-        """Keep the setting and the noise of most posterior probability; ``kernels``: setting, covariance ``[B, B]``, log prior."""
+        """Keep the likeliest setting and noise; ``kernels``: setting, covariance ``[B, B]``, logarithm of its prior."""
         n, best = len(z), -np.inf
         likely, deviation = self.LIKELY[1]
         for setting, kernel, prior in kernels:

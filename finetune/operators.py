@@ -59,11 +59,13 @@ class OperatorReader:
             often = np.argsort(-np.asarray(counts.sum(0)).ravel(), kind="stable")
             specs = np.sort(specs[often[:MOST]])
         self._place, self._op = _places(specs), op_rows(specs)
+        self._read: dict[int, int] = {}  # row of the table below by number of an operator
         self._maps, self._known, self._centres, self._scales = [], [], [], []
         for length in LENGTHS:
             values, vectors = np.linalg.eigh(self._alike(specs, length))
             keep = values > 1e-6 * values[-1]
             self._maps.append(vectors[:, keep] / np.sqrt(values[keep]))
+        self._each = [np.zeros((0, into.shape[1])) for into in self._maps]
         for number, (features, _) in enumerate(self._features(graphs)):
             self._centres.append(features.mean(0))
             self._known.append(features - self._centres[number])
@@ -84,9 +86,15 @@ class OperatorReader:
     def _features(self, graphs: Sequence[Graph]) -> list[tuple[np.ndarray, np.ndarray]]:
         """By length: features ``[B, m]`` whose products are covariances, and the variance ``[B]`` that they miss."""
         counts, specs = count(graphs)
+        new = [int(i) for i in specs if int(i) not in self._read]
+        if new:
+            self._read |= {i: len(self._read) + n for n, i in enumerate(new)}
+            self._each = [np.vstack([each, self._alike(np.array(new), length) @ into])
+                          for each, length, into in zip(self._each, LENGTHS, self._maps, strict=True)]
+        rows = [self._read[int(i)] for i in specs]
         found = []
-        for length, into in zip(LENGTHS, self._maps, strict=True):
-            each = self._alike(specs, length) @ into
+        for every in self._each:
+            each = every[rows]
             missed = np.maximum(1.0 - (each * each).sum(1), 0.0)
             found.append((np.asarray(counts @ each), np.asarray(counts.power(2) @ missed)))
         return found

@@ -16,8 +16,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from cg.errors import CGError, LabelError, LeakageError
-from cg.global_statistics import GROUPS, STATISTICS, statistics
+from cg.global_statistics import GROUPS, STATISTICS
 from cg.graph import Graph
+from cg.recent_statistics import recent_statistics
 from finetune.explanation import Explanation, doubts, explain, novelty
 from finetune.families import ENOUGH_FAMILIES, Stack
 from finetune.gp import Standardizer
@@ -98,7 +99,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         if self.sources is None or getattr(self, "_resolved", None) is not self.sources:
             self.sources_ = resolve(() if self.fast and self.sources is None else self.sources, (*graphs, *unlabelled))
             self._resolved = self.sources
-        return self._learn(graphs, labels, statistics(unlabelled) if unlabelled else None)
+        return self._learn(graphs, labels, recent_statistics(unlabelled) if unlabelled else None)
 
     def _learn(self, graphs: tuple[Graph, ...], labels: np.ndarray, others: np.ndarray | None) -> CGPredictor:
         """``fit`` after its checks; ``others``: statistics ``[R, F]`` of the unlabelled networks, if there are any."""
@@ -198,7 +199,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
     def score_rows(self, rows: np.ndarray, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
         """As ``predict_normal``, of networks that are ``graph`` with other statistics ``[B, F]``, the last one also with the
         operators that are usual among the labelled networks."""
-        raw = _scales(rows)
+        raw: dict[str, Any] = dict(_scales(rows))
         if self.encoder_ is not None:
             raw["embedding"] = np.tile(self.encoder_.embed([graph]).astype(np.float64), (len(rows), 1))
         if self.operators_ is not None:
@@ -208,7 +209,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
     def _score(self, raw: dict[str, Any], families: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, std = np.zeros(len(families)), np.ones(len(families))
         if self.mixture_ is not None:
-            mean, std, means = self.mixture_.predict(self._views(raw))
+            mean, std, means = self.mixture_.predict(self._views(raw), every=self.stack_ is not None)
             if self.stack_ is not None:
                 new = ~np.isin(families, self.families_)
                 mean = np.where(new, self.stack_.predict(means, raw["log"]), mean)
@@ -264,7 +265,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def _inputs(self, graphs: Sequence[Graph]) -> dict[str, Any]:
         """Unscaled input blocks, each ``[B, ...]``, and the ``Operators``."""
-        blocks: dict[str, Any] = dict(_scales(statistics(graphs)))
+        blocks: dict[str, Any] = dict(_scales(recent_statistics(graphs)))
         if self.operators_ is not None:
             blocks["operators"] = self.operators_(graphs)
         if self.encoder_ is not None:
@@ -273,7 +274,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def _views(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Unscaled blocks to the standardised inputs of the members; an embedding joins at ``EMBEDDING_SHARE``."""
-        out: dict[str, Any] = {name: self.standard_[name](raw[name.rpartition(", ")[2]]) for name in self.standard_ if name != "embedding"}
+        out: dict[str, Any] = {name: standard(raw[name.rpartition(", ")[2]]) for name, standard in self.standard_.items()
+                               if name != "embedding"}
         if "embedding" in raw:
             e = self.standard_["embedding"](raw["embedding"])
             if e.shape[1]:
