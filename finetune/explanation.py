@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cg.errors import CGError
-from cg.global_statistics import GROUPS, STATISTICS, statistics
+from cg.global_statistics import GROUPS, STATISTICS
 from cg.graph import Graph
+from cg.recent_statistics import recent_statistics
 from finetune.gp import Standardizer
 from finetune.sources import SHARED
 from finetune.targets import contradictions
@@ -115,21 +116,21 @@ def novelty(predictor: CGPredictor, graphs: Sequence[Graph]) -> np.ndarray:
                       "how much of each source resembles the networks")
     if not graphs:
         return np.zeros(0)
-    known = statistics(predictor.graphs_).astype(np.float64)
-    return np.asarray(Distances(known).nearest(statistics(graphs).astype(np.float64), 1)[0][:, 0], np.float64)
+    known = recent_statistics(predictor.graphs_).astype(np.float64)
+    return np.asarray(Distances(known).nearest(recent_statistics(graphs).astype(np.float64), 1)[0][:, 0], np.float64)
 
 
 def explain(predictor: CGPredictor, graph: Graph, neighbours: int, effects: int) -> Explanation:
     """See ``CGPredictor.explain``."""
     if predictor.scale_ is None:
         raise CGError("there is nothing to explain without labels: the score is the opinion of other families alone")
-    known = statistics(predictor.graphs_).astype(np.float64)
-    own = statistics([graph]).astype(np.float64)[0]
+    known = recent_statistics(predictor.graphs_).astype(np.float64)
+    own = recent_statistics([graph]).astype(np.float64)[0]
     typical = known.mean(0)
     group = np.asarray(GROUPS)
     names = sorted(set(group))
     changed = np.flatnonzero(np.abs(own - typical) > 1e-9)
-    rows = np.tile(own, (1 + len(names) + len(changed), 1))
+    rows = np.tile(own, (2 + len(names) + len(changed), 1))  # the last one has usual operators
     for i, name in enumerate(names):
         inside = group == name
         rows[1 + i, inside] = typical[inside]
@@ -137,8 +138,9 @@ def explain(predictor: CGPredictor, graph: Graph, neighbours: int, effects: int)
     scores, std = predictor.in_label_units(*predictor.score_rows(rows, graph))
     effect = scores[0] - scores[1:]
     single = [Effect(STATISTICS[c], float(own[c]), float(typical[c]), float(e))
-              for c, e in zip(changed, effect[len(names):], strict=True)]
-    groups = [Effect(n, float("nan"), float("nan"), float(e)) for n, e in zip(names, effect[: len(names)], strict=True)]
+              for c, e in zip(changed, effect[len(names):-1], strict=True)]
+    groups = [Effect(n, float("nan"), float("nan"), float(e))
+              for n, e in zip((*names, "operators"), (*effect[: len(names)], effect[-1]), strict=True)]
     distance, found = Distances(known).nearest(own[None], neighbours)
     labelled = tuple(Neighbour(predictor.graphs_[i].name, predictor.graphs_[i].family, float(predictor.labels_[i]), float(d))
                      for d, i in zip(distance[0], found[0], strict=True))

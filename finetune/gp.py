@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 CLIP = 4.0
@@ -46,24 +49,28 @@ class GaussianProcess:
     def fit(self, x: np.ndarray, z: np.ndarray) -> GaussianProcess:
         """``x [B, F]`` standardised inputs, ``z [B]`` targets with mean about 0."""
         self.x, self.z = x, z
-        n = len(z)
         distance, line = self._distance(x), self._line(x)
-        best = -np.inf
-        (likely_length, length_sd), (likely_noise, noise_sd) = self.LIKELY
-        for length in self.LENGTHS:
-            values, vectors = np.linalg.eigh(matern(distance / length) + line)
+        likely, deviation = self.LIKELY[0]
+        self._choose(((length, matern(distance / length) + line, -0.5 * (np.log(length / likely) / deviation) ** 2)
+                      for length in self.LENGTHS), z)
+        return self
+
+    def _choose(self, kernels: Iterable[tuple[Any, np.ndarray, float]], z: np.ndarray) -> None:
+        """Keep the likeliest setting and noise; ``kernels``: setting, covariance ``[B, B]``, logarithm of its prior."""
+        n, best = len(z), -np.inf
+        likely, deviation = self.LIKELY[1]
+        for setting, kernel, prior in kernels:
+            values, vectors = np.linalg.eigh(kernel)
             rotated = vectors.T @ z
             for noise in self.NOISES:
                 total = np.maximum(values, 0.0) + noise
                 signal = max(float((rotated * rotated / total).mean()), 1e-12)
-                evidence = -0.5 * n * np.log(signal) - 0.5 * float(np.log(total).sum())
-                evidence -= 0.5 * (np.log(length / likely_length) / length_sd) ** 2
-                evidence -= 0.5 * (np.log(noise / likely_noise) / noise_sd) ** 2
+                evidence = prior - 0.5 * n * np.log(signal) - 0.5 * float(np.log(total).sum())
+                evidence -= 0.5 * (np.log(noise / likely) / deviation) ** 2
                 if evidence > best:
-                    best, self.length, self.noise, self.signal = evidence, length, noise, signal
+                    best, self.setting, self.noise, self.signal = evidence, setting, noise, signal
                     self.inverse = (vectors / total) @ vectors.T
         self.weights = self.inverse @ z
-        return self
 
     def _distance(self, x: np.ndarray) -> np.ndarray:
         """Euclidean distances ``[B, n]`` to the fitted rows, divided by the root of the number of columns."""
@@ -77,8 +84,11 @@ class GaussianProcess:
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (label noise included), each ``[B]``."""
-        k = matern(self._distance(x) / self.length) + self._line(x)
-        own = 1.0 + self.linear * (x * x).sum(1) / max(x.shape[1], 1)
+        k = matern(self._distance(x) / self.setting) + self._line(x)
+        return self._conditional(k, 1.0 + self.linear * (x * x).sum(1) / max(x.shape[1], 1))
+
+    def _conditional(self, k: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation ``[B]`` from covariances ``[B, n]`` with the fitted rows and variances ``[B]``."""
         variance = own + self.noise - np.einsum("ij,jk,ik->i", k, self.inverse, k, optimize=True)
         return k @ self.weights, np.sqrt(self.signal * np.maximum(variance, 1e-9))
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from finetune.gp import GaussianProcess
+from finetune.operators import Operators, SumProcess
 
 KERNELS = {"local": 0.0, "line": 1.0}  # variance of the linear part of a member's kernel
+SUMS = {"sum": 0.0, "sum and local": 0.3}  # and of the part of sums over operators that is none
 EVIDENCE_TEMPERATURE = 2.0
+LEAST = 1e-4  # share of a member that counts
+SUM_ODDS = -3.0  # logarithm of how much less likely a sum is, before the labels
 
 Member = tuple[str, str]  # view and kernel
 
@@ -18,7 +23,7 @@ class Mixture:
     """A process for every view and kernel.
 
     Args:
-        views: standardised inputs ``[B, F]`` by name.
+        views: by name standardised inputs ``[B, F]``, or ``Operators``.
         z: what to learn, ``[B]``, mean about 0.
 
     Attributes:
@@ -26,20 +31,26 @@ class Mixture:
         left_out: mean of the mixture about each network without its own label, ``[B]``.
     """
 
-    def __init__(self, views: Mapping[str, np.ndarray], z: np.ndarray) -> None:
-        self.members = {(view, name): GaussianProcess(linear).fit(x, z)
-                        for view, x in views.items() for name, linear in KERNELS.items()}
+    def __init__(self, views: Mapping[str, np.ndarray | Operators], z: np.ndarray) -> None:
+        self.members: dict[Member, GaussianProcess] = {}
+        for view, x in views.items():
+            if isinstance(x, Operators):
+                self.members |= {(view, name): SumProcess(local).fit(x, z) for name, local in SUMS.items()}
+            else:
+                self.members |= {(view, name): GaussianProcess(linear).fit(x, z) for name, linear in KERNELS.items()}
         found = {k: g.leave_one_out() for k, g in self.members.items()}
         self.evidence = {k: density for k, (_, density) in found.items()}
-        best = max(self.evidence.values())
-        weight = {k: np.exp((v - best) * len(z) / EVIDENCE_TEMPERATURE) for k, v in self.evidence.items()}
+        logs = {k: (v * len(z) + SUM_ODDS * (k[1] in SUMS)) / EVIDENCE_TEMPERATURE for k, v in self.evidence.items()}
+        weight = {k: np.exp(v - max(logs.values())) for k, v in logs.items()}
+        total = sum(weight.values())
+        weight = {k: w if w >= LEAST * total else 0.0 for k, w in weight.items()}
         total = sum(weight.values())
         self.weights: dict[Member, float] = {k: float(w / total) for k, w in weight.items()}
         self.left_out = np.asarray(sum(self.weights[k] * means for k, (means, _) in found.items()))
 
-    def predict(self, views: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, dict[Member, np.ndarray]]:
-        """Mean and standard deviation of the mixture, each ``[B]``, and the members' means."""
-        found = {k: g.predict(views[k[0]]) for k, g in self.members.items()}
+    def predict(self, views: Mapping[str, Any], every: bool = False) -> tuple[np.ndarray, np.ndarray, dict[Member, np.ndarray]]:
+        """Mean and standard deviation of the mixture, each ``[B]``, and the means of members that count, or of ``every`` one."""
+        found = {k: g.predict(views[k[0]]) for k, g in self.members.items() if every or self.weights[k]}
         mean = sum(self.weights[k] * m for k, (m, _) in found.items())
         second = sum(self.weights[k] * (m * m + s * s) for k, (m, s) in found.items())
         return np.asarray(mean), np.sqrt(np.maximum(second - mean * mean, 1e-12)), {k: m for k, (m, _) in found.items()}

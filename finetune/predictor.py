@@ -16,12 +16,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from cg.errors import CGError, LabelError, LeakageError
-from cg.global_statistics import GROUPS, STATISTICS, statistics
+from cg.global_statistics import GROUPS, STATISTICS
 from cg.graph import Graph
+from cg.recent_statistics import recent_statistics
 from finetune.explanation import Explanation, doubts, explain, novelty
 from finetune.families import ENOUGH_FAMILIES, Stack
 from finetune.gp import Standardizer
 from finetune.mixture import Mixture
+from finetune.operators import OperatorReader
 from finetune.prior import Prior
 from finetune.sources import resolve
 from finetune.storage import read, save
@@ -41,9 +43,11 @@ VIEWS = {
     "size": _BOTH | {"pair": 0.5, "hop": 0.5, "back": 0.5, "front": 0.2, "count": 0.1, "stage": 2.0, "field": 6.0,
                      "field_stage": 1.5, "flow": 1.5, "visit": 6.0},
 }
+NEAR = "size, natural"  # the view of what is no sum over operators
 EMBEDDING_SHARE = 1 / 6  # of the squared distance
 ENOUGH = 32  # labelled networks show which statistics overlap
 DOUBT = 0.6  # of the sources' opinion: how much wider the intervals of scores are where it counts in full
+_CHUNK = 8192  # networks that are scored at a time
 PRIOR_LABELS = 8.0  # up to so many labels the sources' opinion counts in full, then as 8 / labels
 
 
@@ -97,12 +101,13 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         if self.sources is None or getattr(self, "_resolved", None) is not self.sources:
             self.sources_ = resolve(() if self.fast and self.sources is None else self.sources, (*graphs, *unlabelled))
             self._resolved = self.sources
-        return self._learn(graphs, labels, statistics(unlabelled) if unlabelled else None)
+        return self._learn(graphs, labels, recent_statistics(unlabelled) if unlabelled else None)
 
     def _learn(self, graphs: tuple[Graph, ...], labels: np.ndarray, others: np.ndarray | None) -> CGPredictor:
         """``fit`` after its checks; ``others``: statistics ``[R, F]`` of the unlabelled networks, if there are any."""
         self.graphs_, self.labels_ = graphs, labels
         self.encoder_ = _load(self.encoder)
+        self.operators_ = OperatorReader(graphs) if graphs else None
         raw = self._inputs(graphs)
         self._consult(raw["log"], others)
         self.mixture_: Mixture | None = None
@@ -124,7 +129,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             mixture = Mixture(views, z - opinion)
             return mixture, mixture.left_out + opinion
 
-        mixture, z = fit_on_scores(labels, learned)
+        mixture, z = fit_on_scores(labels, learned, lambda m: max(m.evidence.values()))
         self.mixture_ = mixture
         self.families_ = np.array([g.family for g in graphs])
         if all(self.families_) and len(set(self.families_)) >= ENOUGH_FAMILIES:
@@ -186,21 +191,27 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         """Mean and standard deviation ``[B]`` of scores (``finetune.targets.power_scores``), before the map to label units."""
         self._fitted()
         graphs = _graphs(graphs)
-        if not graphs:
-            return np.zeros(0), np.zeros(0)
-        return self._score(self._inputs(graphs), np.array([g.family for g in graphs]))
+        found = [np.zeros((2, 0))]
+        for first in range(0, len(graphs), _CHUNK):
+            part = graphs[first:first + _CHUNK]
+            found.append(np.stack(self._score(self._inputs(part), np.array([g.family for g in part]))))
+        mean, std = np.hstack(found)
+        return mean, std
 
     def score_rows(self, rows: np.ndarray, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
-        """As ``predict_normal``, of networks that are ``graph`` with other statistics ``[B, F]``."""
-        raw = _scales(rows)
+        """As ``predict_normal``, of networks that are ``graph`` with other statistics ``[B, F]``, the last one also with the
+        operators that are usual among the labelled networks."""
+        raw: dict[str, Any] = dict(_scales(rows))
         if self.encoder_ is not None:
             raw["embedding"] = np.tile(self.encoder_.embed([graph]).astype(np.float64), (len(rows), 1))
+        if self.operators_ is not None:
+            raw["operators"] = self.operators_([graph]).repeated(len(rows) - 1)
         return self._score(raw, np.full(len(rows), graph.family))
 
-    def _score(self, raw: dict[str, np.ndarray], families: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _score(self, raw: dict[str, Any], families: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, std = np.zeros(len(families)), np.ones(len(families))
         if self.mixture_ is not None:
-            mean, std, means = self.mixture_.predict(self._views(raw))
+            mean, std, means = self.mixture_.predict(self._views(raw), every=self.stack_ is not None)
             if self.stack_ is not None:
                 new = ~np.isin(families, self.families_)
                 mean = np.where(new, self.stack_.predict(means, raw["log"]), mean)
@@ -254,22 +265,27 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             raise LeakageError(f"{len(twice)} of {len(graphs)} test graphs are among the labelled ones (first: number "
                                f"{twice[0]}, {graphs[twice[0]].name!r}); leave them out of the test")
 
-    def _inputs(self, graphs: Sequence[Graph]) -> dict[str, np.ndarray]:
-        """Unscaled input blocks, each ``[B, ...]``."""
-        blocks = _scales(statistics(graphs))
+    def _inputs(self, graphs: Sequence[Graph]) -> dict[str, Any]:
+        """Unscaled input blocks, each ``[B, ...]``, and the ``Operators``."""
+        blocks: dict[str, Any] = dict(_scales(recent_statistics(graphs)))
+        if self.operators_ is not None:
+            blocks["operators"] = self.operators_(graphs)
         if self.encoder_ is not None:
             blocks["embedding"] = self.encoder_.embed(graphs).astype(np.float64)
         return blocks
 
-    def _views(self, raw: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _views(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Unscaled blocks to the standardised inputs of the members; an embedding joins at ``EMBEDDING_SHARE``."""
-        out = {name: self.standard_[name](raw[name.rpartition(", ")[2]]) for name in self.standard_ if name != "embedding"}
+        out: dict[str, Any] = {name: standard(raw[name.rpartition(", ")[2]]) for name, standard in self.standard_.items()
+                               if name != "embedding"}
         if "embedding" in raw:
             e = self.standard_["embedding"](raw["embedding"])
             if e.shape[1]:
                 share = getattr(self.encoder_, "share", EMBEDDING_SHARE)
                 for name, x in list(out.items()):
                     out[f"{name}, embedding"] = np.hstack([x, e * np.sqrt(share * x.shape[1] / e.shape[1])])
+        if "operators" in raw:
+            out["operators"] = raw["operators"]._replace(near=out[NEAR])
         return out
 
     def save(self, path: str | Path) -> Path:

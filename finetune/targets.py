@@ -15,6 +15,7 @@ from finetune.metrics import spearman
 MIN_LABELS = 2
 TAIL, POWERS = 2.0, (-20.0, 20.0)
 RANKS_BETTER = 0.03
+STRAIGHT_ODDS = -3.0  # logarithm of how much less likely it is, before the labels, that they are best as they are
 
 T = TypeVar("T")
 
@@ -68,19 +69,31 @@ def power_scores(y: np.ndarray) -> np.ndarray:
     in long tails, yet it keeps the distances between labels, and few labels say little more than these
     (docs/adr/0004-gaussian-processes.md).
     """
+    return _power(y)[0]
+
+
+def _power(y: np.ndarray) -> tuple[np.ndarray, float]:
+    """``power_scores`` and the mean logarithm of their slope over the labels."""
     from scipy.optimize import minimize_scalar
     from scipy.stats import yeojohnson, yeojohnson_llf
 
     low, middle, high = np.percentile(y, (25, 50, 75))
     spread = high - low or y.std()
     if not spread:
-        return np.zeros(len(y))
+        return np.zeros(len(y)), 0.0
     u = (y - middle) / spread
-    beyond = np.abs(u) - TAIL
-    u = np.where(beyond > 0, np.sign(u) * (TAIL + np.log1p(np.maximum(beyond, 0.0))), u)
+    beyond = np.maximum(np.abs(u) - TAIL, 0.0)
+    u = np.where(beyond > 0, np.sign(u) * (TAIL + np.log1p(beyond)), u)
     power = minimize_scalar(lambda p: -yeojohnson_llf(p, u), bounds=POWERS, method="bounded").x
     z = yeojohnson(u, power)
-    return np.asarray((z - z.mean()) / z.std())
+    slope = (power - 1.0) * np.sign(u) * np.log1p(np.abs(u)) - np.log1p(beyond)
+    return np.asarray((z - z.mean()) / z.std()), float(slope.mean() - np.log(spread * z.std()))
+
+
+def _standard(y: np.ndarray) -> tuple[np.ndarray, float]:
+    """Labels less their mean over their standard deviation, and the logarithm of that scale's slope."""
+    spread = float(y.std()) or 1.0
+    return (y - y.mean()) / spread, -float(np.log(spread))
 
 
 def agreement(y: np.ndarray, p: np.ndarray) -> float:
@@ -88,20 +101,27 @@ def agreement(y: np.ndarray, p: np.ndarray) -> float:
     return spearman(y, p) if len(y) > 2 and np.ptp(p) > 0 and np.ptp(y) > 0 else 0.0
 
 
-def fit_on_scores(y: np.ndarray, fit: Callable[[np.ndarray], tuple[T, np.ndarray]]) -> tuple[T, np.ndarray]:
+def fit_on_scores(y: np.ndarray, fit: Callable[[np.ndarray], tuple[T, np.ndarray]],
+                  density: Callable[[T], float] | None = None) -> tuple[T, np.ndarray]:
     """What ``fit`` made of ``power_scores(y)``, and these; or of ``normal_scores(y)``, where it is clearly better on them.
 
     ``fit(z)`` returns a model and its leave-one-out predictions ``[B]``. Ranks are better where their order agrees with the
-    labels' by ``RANKS_BETTER`` more: where labels span orders of magnitude, or some of them are mistakes.
+    labels' by ``RANKS_BETTER`` more: where labels span orders of magnitude, or some of them are mistakes. With ``density``,
+    the mean logarithm of a model's leave-one-out density of its scores, labels that are only scaled are learned where they
+    are likelier than powers of them, densities being those of the labels: a sum over operators is one in its own unit.
     """
-    found: list[tuple[float, T, np.ndarray]] = []
-    for margin, scores in ((RANKS_BETTER, power_scores), (0.0, normal_scores)):
-        z = scores(y)
+    found: list[tuple[float, T, np.ndarray, np.ndarray]] = []
+    for shape, odds in ((_power, 0.0), (_standard, STRAIGHT_ODDS)) if density else ((_power, 0.0),):
+        z, slope = shape(y)
         model, left_out = fit(z)
-        found.append((agreement(y, left_out) + margin, model, z))
-        if found[-1][0] >= 1.0:
-            break
-    _, model, z = max(found, key=lambda item: item[0])
+        found.append((len(y) * (density(model) + slope) + odds if density else 0.0, model, z, left_out))
+    _, model, z, left_out = max(found, key=lambda item: item[0])
+    agrees = agreement(y, left_out)
+    if agrees + RANKS_BETTER < 1.0:
+        ranks = normal_scores(y)
+        other, left_out = fit(ranks)
+        if agreement(y, left_out) > agrees + RANKS_BETTER:
+            return other, ranks
     return model, z
 
 

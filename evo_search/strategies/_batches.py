@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import ndtr
 
 AUGMENTATION = 0.05  # Knowles' rho
+LOOKED_AT = 64  # candidates whose expected improvement is computed at a time
 MARGIN = 0.3  # of the front's extent, by which the reference of the hypervolume lies below the front
 
 
@@ -91,9 +92,19 @@ class Front:
         n = min(n, len(means))
         surer, free, chosen, points = Surer(near, len(means), n), np.ones(len(means), bool), list[int](), self.points
         means, stds = (means - self.low) / self.extent, kappa * stds / self.extent
+        gain = improvement(means, stds, points, self.reference)
         for _ in range(n):
-            gain = improvement(means, stds * np.sqrt(surer.left)[:, None], points, self.reference)
-            i = int(np.where(free, gain, -np.inf).argmax())
+            # gains only fall as the front grows: what was more than that of any other and still is, is the greatest
+            order, best, i = np.argsort(-np.where(free, gain, -np.inf), kind="stable"), -np.inf, -1
+            for first in range(0, len(order), LOOKED_AT):
+                some = order[first:first + LOOKED_AT]
+                some = some[free[some]]
+                if not len(some) or (i >= 0 and gain[some[0]] < best):
+                    break
+                gain[some] = improvement(means[some], stds[some] * np.sqrt(surer.left[some])[:, None], points, self.reference)
+                top = some[np.lexsort((some, -gain[some]))[0]]
+                if gain[top] > best or (gain[top] == best and top < i):
+                    best, i = gain[top], int(top)
             chosen.append(i)
             free[i] = False
             surer.choose(i)

@@ -186,9 +186,9 @@ class CGSearch(GuidedStrategy):
 
 def places(state: State, genomes: Sequence[Any], similarity: float) -> np.ndarray:
     """Standardised graph statistics ``[n, d]``, divided by ``similarity`` times their median distance."""
-    from cg.global_statistics import statistics
+    from cg.recent_statistics import recent_statistics
 
-    x = statistics([state.graph(g) for g in genomes]).astype(np.float64)
+    x = recent_statistics([state.graph(g) for g in genomes]).astype(np.float64)
     spread = x.std(0)
     used = spread > 1e-6 * np.maximum(1.0, np.abs(x.mean(0)))
     x = np.clip((x[:, used] - x[:, used].mean(0)) / spread[used], -4.0, 4.0)

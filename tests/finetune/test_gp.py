@@ -25,8 +25,8 @@ def _kernel(a: np.ndarray, b: np.ndarray, length: float) -> np.ndarray:
 def test_prediction_equals_the_textbook_formula() -> None:
     x, z = _data()
     gp = GaussianProcess().fit(x[:20], z[:20])
-    k = _kernel(x[:20], x[:20], gp.length) + gp.noise * np.eye(20)
-    cross = _kernel(x[20:], x[:20], gp.length)
+    k = _kernel(x[:20], x[:20], gp.setting) + gp.noise * np.eye(20)
+    cross = _kernel(x[20:], x[:20], gp.setting)
     mean, std = gp.predict(x[20:])
     np.testing.assert_allclose(mean, cross @ np.linalg.solve(k, z[:20]), atol=1e-9)
     variance = 1 + gp.noise - np.array([c @ np.linalg.solve(k, c) for c in cross])
@@ -40,8 +40,8 @@ def test_leave_one_out_equals_refitting_without_the_point() -> None:
     expected, log_density = [], []
     for i in range(15):
         keep = np.arange(15) != i
-        k = _kernel(x[keep], x[keep], gp.length) + gp.noise * np.eye(14)
-        c = _kernel(x[i:i + 1], x[keep], gp.length)[0]
+        k = _kernel(x[keep], x[keep], gp.setting) + gp.noise * np.eye(14)
+        c = _kernel(x[i:i + 1], x[keep], gp.setting)[0]
         m = c @ np.linalg.solve(k, z[keep])
         v = gp.signal * (1 + gp.noise - c @ np.linalg.solve(k, c))
         expected.append(m)
@@ -62,7 +62,7 @@ def test_chosen_hyper_parameters_have_the_highest_posterior_on_the_grid() -> Non
         return float(-0.5 * np.linalg.slogdet(signal * k)[1] + prior)
 
     best = max((evidence(a, b), a, b) for a in gp.LENGTHS for b in gp.NOISES)
-    assert (gp.length, gp.noise) == best[1:]
+    assert (gp.setting, gp.noise) == best[1:]
 
 
 def test_standardizer_drops_constant_columns_and_clips() -> None:

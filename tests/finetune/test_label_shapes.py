@@ -121,7 +121,7 @@ def test_leaving_a_family_out_is_a_fit_without_it() -> None:
     rest = families != "c"
     from finetune.gp import matern
 
-    kernel = matern(process._distance(x) / process.length)
+    kernel = matern(process._distance(x) / process.setting)
     weights = np.linalg.solve(kernel[np.ix_(rest, rest)] + process.noise * np.eye(rest.sum()), process.z[rest])
     np.testing.assert_allclose(found[~rest], kernel[np.ix_(~rest, rest)] @ weights, atol=1e-8)
 

@@ -1,0 +1,153 @@
+"""Networks as sums over their operators: what is known of a network if each operator adds a share, and like ones like shares.
+
+Latency, energy and memory are nearly such sums, parameters and multiply-adds exactly; accuracy is none. The sum over operators
+of a function that a Gaussian process draws is a Gaussian process on networks (additive processes: Duvenaud, Nickisch and
+Rasmussen, NeurIPS 2011; as a kernel on structures: Haussler, UCSC-CRL-99-10). A few dozen labels teach it what a convolution
+of a size costs that no labelled network has. This file must not know a framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from cg._table_arrays import Column
+from cg.graph import Graph
+from cg.node_features import node_rows, op_rows
+from cg.spec import NodeSpec
+from finetune.gp import GaussianProcess, matern
+
+LENGTHS = (0.3, 1.0, 3.0)  # how far alike reaches from one operator to another, in doublings of a size
+MOST = 1024  # operators that stand for all
+_CHUNK = 4096  # networks at a time
+_WINDOW = Column(lambda _, spec: _window(spec), np.float32, 2)
+
+
+class Operators(NamedTuple):
+    """Networks as a ``SumProcess`` sees them; ``L`` kernels, ``n`` labelled networks.
+
+    Attributes:
+        cross: covariances with the labelled networks ``[L, B, n]``, of mean 1 on these networks' own variances.
+        own: variances ``[L, B]``.
+        near: standardised statistics ``[B, F]``.
+    """
+
+    cross: np.ndarray
+    own: np.ndarray
+    near: np.ndarray
+
+    def repeated(self, n: int) -> Operators:
+        """The first network ``n`` times, then the mean of the labelled ones."""
+        cross = np.concatenate([np.repeat(self.cross[:, :1], n, 1), np.zeros_like(self.cross[:, :1])], 1)
+        return Operators(cross, np.hstack([np.repeat(self.own[:, :1], n, 1), np.zeros_like(self.own[:, :1])]), self.near)
+
+
+class OperatorReader:
+    """Covariances of sums over operators with those of ``graphs``, the labelled networks, less their mean.
+
+    Two nodes with the same operator are alike by ``exp(-d^2 / 2 length^2)``, d being the distance of their node features
+    (``cg.node_features``, and the window of a pooling: sizes as binary logarithms); others are not. Where there are more than
+    ``MOST`` different operators, the most frequent stand for all (Nystroem), and what these do not tell is variance of its own.
+    """
+
+    def __init__(self, graphs: Sequence[Graph]) -> None:
+        counts, specs = count(graphs)
+        if len(specs) > MOST:
+            often = np.argsort(-np.asarray(counts.sum(0)).ravel(), kind="stable")
+            specs = np.sort(specs[often[:MOST]])
+        self._place, self._op = _places(specs), op_rows(specs)
+        self._read: dict[int, int] = {}  # row of the table below by number of an operator
+        self._maps, self._known, self._centres, self._scales = [], [], [], []
+        for length in LENGTHS:
+            values, vectors = np.linalg.eigh(self._alike(specs, length))
+            keep = values > 1e-6 * values[-1]
+            self._maps.append(vectors[:, keep] / np.sqrt(values[keep]))
+        self._each = [np.zeros((0, into.shape[1])) for into in self._maps]
+        for number, (features, _) in enumerate(self._features(graphs)):
+            self._centres.append(features.mean(0))
+            self._known.append(features - self._centres[number])
+            self._scales.append(max(float((self._known[number] ** 2).sum(1).mean()), 1e-12))
+
+    def __call__(self, graphs: Sequence[Graph], near: np.ndarray | None = None) -> Operators:
+        """What ``SumProcess`` reads of ``B`` graphs; ``near``: their standardised statistics, if they are needed."""
+        cross = np.zeros((len(LENGTHS), len(graphs), len(self._known[0])))
+        own = np.zeros((len(LENGTHS), len(graphs)))
+        for first in range(0, len(graphs), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            for i, (features, rest) in enumerate(self._features(graphs[part])):
+                features = features - self._centres[i]
+                cross[i, part] = features @ self._known[i].T / self._scales[i]
+                own[i, part] = ((features**2).sum(1) + rest) / self._scales[i]
+        return Operators(cross, own, np.zeros((len(graphs), 0)) if near is None else near)
+
+    def _features(self, graphs: Sequence[Graph]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """By length: features ``[B, m]`` whose products are covariances, and the variance ``[B]`` that they miss."""
+        counts, specs = count(graphs)
+        new = [int(i) for i in specs if int(i) not in self._read]
+        if new:
+            self._read |= {i: len(self._read) + n for n, i in enumerate(new)}
+            self._each = [np.vstack([each, self._alike(np.array(new), length) @ into])
+                          for each, length, into in zip(self._each, LENGTHS, self._maps, strict=True)]
+        rows = [self._read[int(i)] for i in specs]
+        found = []
+        for every in self._each:
+            each = every[rows]
+            missed = np.maximum(1.0 - (each * each).sum(1), 0.0)
+            found.append((np.asarray(counts @ each), np.asarray(counts.power(2) @ missed)))
+        return found
+
+    def _alike(self, specs: np.ndarray, length: float) -> np.ndarray:
+        """Covariance ``[U, M]`` of operators with those that stand for all."""
+        from scipy.spatial.distance import cdist
+
+        same = op_rows(specs)[:, None] == self._op
+        return np.exp(-cdist(_places(specs), self._place, "sqeuclidean") / (2 * length**2)) * same
+
+
+class SumProcess(GaussianProcess):
+    """A Gaussian process of sums over operators: which length counts how much and the noise by evidence on a grid.
+
+    ``local``: variance of a Matern kernel on the statistics that is added, for what is no sum, over that of the sums.
+    """
+
+    SHARES = ((0.34, 0.33, 0.33), (0.01, 0.02, 0.97), (0.2, 0.78, 0.02))  # of ``LENGTHS``
+    LENGTH = 5.0  # of the Matern kernel
+
+    def __init__(self, local: float = 0.0) -> None:
+        super().__init__()
+        self.local = local
+
+    def fit(self, x: Operators, z: np.ndarray) -> SumProcess:  # type: ignore[override]
+        """``x``: the labelled networks ``[B]``, ``z [B]`` targets with mean about 0."""
+        self.x, self.z = x.near, z
+        also = self._also(x.near)
+        self._choose(((shares, np.tensordot(shares, x.cross, 1) + also, 0.0) for shares in self.SHARES), z)
+        return self
+
+    def predict(self, x: Operators) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+        k = np.tensordot(self.setting, x.cross, 1) + self._also(x.near)
+        return self._conditional(k, np.tensordot(self.setting, x.own, 1) + self.local)
+
+    def _also(self, near: np.ndarray) -> np.ndarray:
+        return self.local * matern(self._distance(near) / self.LENGTH) if self.local else np.zeros(1)
+
+
+def count(graphs: Sequence[Graph]) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """How often each distinct operator occurs in each graph ``[B, U]``, and which they are: rows of the spec table ``[U]``."""
+    nodes = np.concatenate([g.spec for g in graphs]) if len(graphs) else np.zeros(0, np.int64)
+    specs, column = np.unique(nodes, return_inverse=True)
+    own = np.repeat(np.arange(len(graphs)), [len(g.spec) for g in graphs])
+    return sparse.csr_matrix((np.ones(len(nodes)), (own, column)), shape=(len(graphs), len(specs))), specs
+
+
+def _places(specs: np.ndarray) -> np.ndarray:
+    return np.hstack([node_rows(specs), _WINDOW.get()[specs]]).astype(np.float64)
+
+
+def _window(spec: NodeSpec) -> np.ndarray:
+    """Binary logarithms of 1 + height and width of a window without weights, as that of a pooling."""
+    size = () if spec.weight_shape else spec.attr("kernel_shape", ())
+    return np.log2(1.0 + np.array((*size, 0, 0)[:2], np.float64)).astype(np.float32)
