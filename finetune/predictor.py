@@ -190,7 +190,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def score_rows(self, rows: np.ndarray, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
         """As ``predict_normal``, of networks that are ``graph`` with other statistics ``[B, F]``."""
-        raw = _scales(rows)
+        raw = scales(rows)
         if self.encoder_ is not None:
             raw["embedding"] = np.tile(self.encoder_.embed([graph]).astype(np.float64), (len(rows), 1))
         return self._score(raw, np.full(len(rows), graph.family))
@@ -254,7 +254,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def _inputs(self, graphs: Sequence[Graph]) -> dict[str, np.ndarray]:
         """Unscaled input blocks, each ``[B, ...]``."""
-        blocks = _scales(statistics(graphs))
+        blocks = scales(statistics(graphs))
         if self.encoder_ is not None:
             blocks["embedding"] = self.encoder_.embed(graphs).astype(np.float64)
         return blocks
@@ -285,7 +285,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         return model._learn(stored.graphs, stored.labels, stored.others)
 
 
-def _scales(rows: np.ndarray) -> dict[str, np.ndarray]:
+def scales(rows: np.ndarray) -> dict[str, np.ndarray]:
     """Statistics ``[B, F]`` on a logarithmic and on a natural scale."""
     log = rows.astype(np.float64)
     natural = log.copy()
