@@ -1,7 +1,8 @@
 """Graphs of many families to pre-train on: the benchmarks' spaces, Once-for-All's, random networks, edits of real models.
 
-``FAMILIES`` says how many of each at most, 206,000 in all (NAS-Bench-201 has 5,932 that are distinct). Drawn with a seed, a few minutes of a core. What is labelled has one label,
-larger being better, that compares within its set alone; Once-for-All's come from surrogates that are not shipped.
+``FAMILIES`` says how many of each at most, 206,000 in all (NAS-Bench-201 has 5,932 that are distinct). Drawn with a seed, a few
+minutes of a core. What is labelled has one label, larger being better, that compares within its set alone; Once-for-All's come
+from surrogates that are not shipped.
 """
 
 from __future__ import annotations

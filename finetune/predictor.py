@@ -201,7 +201,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
     def score_rows(self, rows: np.ndarray, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
         """As ``predict_normal``, of networks that are ``graph`` with other statistics ``[B, F]``, the last one also with the
         operators that are usual among the labelled networks."""
-        raw: dict[str, Any] = dict(_scales(rows))
+        raw: dict[str, Any] = dict(scales(rows))
         if self.encoder_ is not None:
             raw["embedding"] = np.tile(self.encoder_.embed([graph]).astype(np.float64), (len(rows), 1))
         if self.operators_ is not None:
@@ -267,7 +267,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def _inputs(self, graphs: Sequence[Graph]) -> dict[str, Any]:
         """Unscaled input blocks, each ``[B, ...]``, and the ``Operators``."""
-        blocks: dict[str, Any] = dict(_scales(recent_statistics(graphs)))
+        blocks: dict[str, Any] = dict(scales(recent_statistics(graphs)))
         if self.operators_ is not None:
             blocks["operators"] = self.operators_(graphs)
         if self.encoder_ is not None:
@@ -303,7 +303,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         return model._learn(stored.graphs, stored.labels, stored.others)
 
 
-def _scales(rows: np.ndarray) -> dict[str, np.ndarray]:
+def scales(rows: np.ndarray) -> dict[str, np.ndarray]:
     """Statistics ``[B, F]`` on a logarithmic and on a natural scale."""
     log = rows.astype(np.float64)
     natural = log.copy()

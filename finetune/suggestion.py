@@ -8,7 +8,6 @@ design; Krause, Singh and Guestrin, JMLR 9, 2008, discuss it beside mutual infor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from cg.errors import CGError
 from cg.graph import Graph
 
 LENGTH, NOISE = 3.0, 0.05  # of the kernel: in median distances between candidates; over the signal's variance
+LINE = 0.5  # variance of its linear part
 MOST = 2000  # candidates that are weighed against each other
 
 
@@ -30,8 +30,6 @@ def suggest(graphs: Sequence[Graph], n: int, labelled: Sequence[Graph] = (), ran
     Raises ``CGError`` if there are fewer than ``n`` different candidates.
     """
     from cg.global_statistics import statistics
-    from finetune.gp import Standardizer, matern
-    from finetune.predictor import COLUMN_WEIGHTS
 
     seen = {g.digest for g in labelled}
     rows: list[int] = []
@@ -48,13 +46,7 @@ def suggest(graphs: Sequence[Graph], n: int, labelled: Sequence[Graph] = (), ran
     if not n:
         return np.zeros(0, np.int64)
     known = list(labelled)
-    x: Any = statistics([*known, *(graphs[i] for i in rows)]).astype(np.float64)
-    views = [Standardizer(x, w) for w in COLUMN_WEIGHTS.values()]
-    x = np.hstack([view(x) / np.sqrt(max(view.used.sum(), 1)) for view in views])
-    square = (x * x).sum(1)
-    distance = np.sqrt(np.maximum(square[:, None] + square - 2 * x @ x.T, 0.0))
-    middle = float(np.median(distance[np.triu_indices(len(x), 1)])) if len(x) > 1 else 1.0
-    left = matern(distance / (LENGTH * (middle or 1.0)))  # covariance, given what is chosen
+    left = covariance(statistics([*known, *(graphs[i] for i in rows)]))  # given what is chosen
     chosen: list[int] = []
     for step in range(len(known) + n):
         if step < len(known):
@@ -68,3 +60,24 @@ def suggest(graphs: Sequence[Graph], n: int, labelled: Sequence[Graph] = (), ran
         column = left[:, i] / np.sqrt(left[i, i] + NOISE)
         left = left - np.outer(column, column)
     return np.array([rows[i - len(known)] for i in chosen], np.int64)
+
+
+def covariance(rows: np.ndarray) -> np.ndarray:
+    """What a process expects of networks with statistics ``rows [B, F]`` before there is any label, ``[B, B]``.
+
+    Mean over the two views of the predictor, on the natural scale of the statistics, of a Matern 3/2 kernel, whose length is
+    ``LENGTH`` median distances, and ``LINE`` times a linear one. The local kernel spreads the choices, the line asks for
+    extremes; what else was tried: docs/adr/0004-gaussian-processes.md.
+    """
+    from finetune.gp import Standardizer, matern
+    from finetune.predictor import COLUMN_WEIGHTS, scales
+
+    natural, total = scales(rows)["natural"], np.zeros((len(rows), len(rows)))
+    for weights in COLUMN_WEIGHTS.values():
+        x = Standardizer(natural, weights)(natural)
+        line = x @ x.T / max(x.shape[1], 1)
+        square = np.diag(line)
+        distance = np.sqrt(np.maximum(square[:, None] + square - 2 * line, 0.0))
+        middle = float(np.median(distance[np.triu_indices(len(x), 1)])) if len(x) > 1 else 1.0
+        total += (matern(distance / (LENGTH * (middle or 1.0))) + LINE * line) / len(COLUMN_WEIGHTS)
+    return total

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 
 from cg.errors import CGError
+from cg.global_statistics import statistics
 from evo_search import targets
 from finetune import CGPredictor, metrics, suggest
+from finetune.gp import Standardizer
+from finetune.predictor import COLUMN_WEIGHTS, scales
+from finetune.suggestion import LINE, covariance
 
 
 def test_twenty_suggested_labels_rank_better_than_random_ones() -> None:
@@ -40,3 +44,18 @@ def test_first_choices_cover_what_later_ones_refine() -> None:
     assert len(suggest(graphs, 0)) == 0
     with pytest.raises(CGError, match=r"only \d+ of the \d+ candidates"):
         suggest(graphs, len(graphs))
+
+
+def test_more_is_expected_of_extremes_and_like_networks_go_together() -> None:
+    """A valid covariance over both views; uncertainty grows with a network's distance from the middle, on the natural scale."""
+    data = targets.pool("nasbench301").take(np.arange(0, 1218, 8))
+    rows = statistics(data.graphs)
+    c = covariance(rows)
+    np.testing.assert_allclose(c, c.T, atol=1e-9)
+    assert np.linalg.eigvalsh(c).min() > -1e-9
+    natural = scales(rows)["natural"]
+    views = [Standardizer(natural, w)(natural) for w in COLUMN_WEIGHTS.values()]
+    out = sum((x * x).mean(1) for x in views) / len(views)
+    np.testing.assert_allclose(np.diag(c), 1.0 + LINE * out, rtol=1e-9)
+    near = np.argsort(((views[0][0] - views[0]) ** 2).sum(1))
+    assert c[0, near[1]] > c[0, near[-1]]
