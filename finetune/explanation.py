@@ -135,7 +135,7 @@ def explain(predictor: CGPredictor, graph: Graph, neighbours: int, effects: int)
         inside = group == name
         rows[1 + i, inside] = typical[inside]
     rows[1 + len(names) + np.arange(len(changed)), changed] = typical[changed]
-    scores, std = predictor.in_label_units(*predictor.score_rows(rows, graph))
+    scores, std = predictor.in_label_units(*predictor.score_rows(rows, graph, usual=True))
     effect = scores[0] - scores[1:]
     single = [Effect(STATISTICS[c], float(own[c]), float(typical[c]), float(e))
               for c, e in zip(changed, effect[len(names):-1], strict=True)]

@@ -39,10 +39,12 @@ class Operators(NamedTuple):
     own: np.ndarray
     near: np.ndarray
 
-    def repeated(self, n: int) -> Operators:
-        """The first network ``n`` times, then the mean of the labelled ones."""
-        cross = np.concatenate([np.repeat(self.cross[:, :1], n, 1), np.zeros_like(self.cross[:, :1])], 1)
-        return Operators(cross, np.hstack([np.repeat(self.own[:, :1], n, 1), np.zeros_like(self.own[:, :1])]), self.near)
+    def repeated(self, n: int, usual: bool) -> Operators:
+        """One network ``n`` times; with ``usual`` the last one is the mean of the labelled networks."""
+        cross, own = np.repeat(self.cross, n, 1), np.repeat(self.own, n, 1)
+        if usual:
+            cross[:, -1], own[:, -1] = 0.0, 0.0
+        return Operators(cross, own, self.near)
 
 
 class OperatorReader:

@@ -198,14 +198,14 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         mean, std = np.hstack(found)
         return mean, std
 
-    def score_rows(self, rows: np.ndarray, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
-        """As ``predict_normal``, of networks that are ``graph`` with other statistics ``[B, F]``, the last one also with the
-        operators that are usual among the labelled networks."""
+    def score_rows(self, rows: np.ndarray, graph: Graph, usual: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """As ``predict_normal``, of networks that are ``graph`` with other statistics ``[B, F]``; with ``usual`` the last one
+        has the operators that are usual among the labelled networks."""
         raw: dict[str, Any] = dict(scales(rows))
         if self.encoder_ is not None:
             raw["embedding"] = np.tile(self.encoder_.embed([graph]).astype(np.float64), (len(rows), 1))
         if self.operators_ is not None:
-            raw["operators"] = self.operators_([graph]).repeated(len(rows) - 1)
+            raw["operators"] = self.operators_([graph]).repeated(len(rows), usual)
         return self._score(raw, np.full(len(rows), graph.family))
 
     def _score(self, raw: dict[str, Any], families: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

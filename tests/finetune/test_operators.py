@@ -61,7 +61,8 @@ def test_few_operators_can_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_sum_over_operators_is_learned_where_statistics_learn_less() -> None:
     """A cost that depends on each operator alone, in no simple way, as a latency does."""
     all_graphs = graphs(200)
-    costs = np.array([sum(np.sin(3 * node_matrix(g)[:, 5]) * node_matrix(g)[:, 3] + (node_matrix(g)[:, 8] > 2)) for g in all_graphs])
+    rows = [node_matrix(g) for g in all_graphs]
+    costs = np.array([(np.sin(3 * x[:, 5]) * x[:, 3] + (x[:, 8] > 2)).sum() for x in rows])
     known, rest = all_graphs[:50], all_graphs[50:]
     model = CGPredictor(None, ()).fit(known, costs[:50])
     assert model.mixture_ is not None
