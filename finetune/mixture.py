@@ -50,7 +50,7 @@ class Mixture:
 
     def predict(self, views: Mapping[str, Any], every: bool = False,
                 ) -> tuple[np.ndarray, np.ndarray, dict[Member, np.ndarray]]:
-        """Mean and standard deviation of the mixture, each ``[B]``; and the means of members that count, or of ``every`` one."""
+        """Mean and standard deviation of the mixture, each ``[B]``; the means of members that count, or of ``every`` one."""
         found = {k: g.predict(views[k[0]]) for k, g in self.members.items() if every or self.weights[k]}
         mean = sum(self.weights[k] * m for k, (m, _) in found.items())
         second = sum(self.weights[k] * (m * m + s * s) for k, (m, s) in found.items())
