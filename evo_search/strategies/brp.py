@@ -1,9 +1,12 @@
 """``BRPSearch``: rounds of queries, each chosen by a predictor that learned from those before; then the top of the ranking.
 
 Source: Dudziak et al. (BRP-NAS), arXiv 2007.08668, section 4 and Algorithm 1, by the rule of ``iterative.next_batch``: of a
-round the share ``alpha`` are the best by prediction, the others are drawn from the best ``1 / 2**round``. Different: they
-rank all networks of a table; here those that were asked about and ``pool_size`` random ones, new in every round. Their latency
-limit is a ``Constraint`` of the study, of a function that predicts it from the graph.
+round the share ``alpha`` are the best by prediction, the others are drawn from the best ``1 / 2**round``. After the rounds the
+predictor learns once more, from their answers alone, and what is left of the budget goes to the top of its ranking.
+
+Different: they rank all networks of a table; here those that were asked about and ``pool_size`` random ones, new in every
+generation. Every round trains a fresh predictor, theirs is trained on. Their latency limit is a ``Constraint`` of the study,
+of a function that predicts it from the graph.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ class BRPConfig:
     """Settings of ``BRPSearch``; all counts are networks.
 
     Attributes:
-        learn: queries that the rounds share.
+        learn: queries that the rounds share, which are all that the predictor ever learns from.
         iterations: rounds; the first is random.
         alpha: share of a round that is taken from the top.
         pool_size: random networks that are ranked in one round.
@@ -64,7 +67,11 @@ class BRPSearch(GuidedStrategy):
         objective = one_objective(state, self.name)
         last = number >= c.iterations
         size = c.batch_size if last else c.learn // c.iterations + (number < c.learn % c.iterations)
-        if not number or not self._guide.fit(state, state.ok, utilities(state, objective)):
+        y, learned = utilities(state, objective), np.array([q.generation < c.iterations for q in state.ok], bool)
+        if len(np.unique(y[learned])) < 2:  # rounds without an answer to learn from: what came later has to do
+            learned[:] = True
+        rows = [q for q, use in zip(state.ok, learned, strict=True) if use]
+        if not number or not self._guide.fit(state, rows, y[learned]):
             return proposals(state.maker.random(size, taken, rng), "initial")
         known = [state.genome(q) for q in state.ok]
         networks = known + list(state.maker.random(c.pool_size, taken, rng).values())

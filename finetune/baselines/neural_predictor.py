@@ -105,12 +105,13 @@ class NeuralPredictor(RegressorMixin, BaseEstimator):
         low, high: range of labels, in label units; ``None`` takes a tenth of the scale below the least and above the largest.
         convolution: False is the paper's ablation: a perceptron on a cell's one-hot operations and its adjacency, padded to
             the longest labelled cell (longer ones are cut).
+        blank_new: read an operation that no labelled cell has as a node without operation; else such a cell is refused.
     """
 
     def __init__(self, layers: int = 3, width: int | None = None, hidden: int = 128, dropout: float = 0.1,
                  two_stage: bool = False, threshold: float | None = None, low: float | None = None, high: float | None = None,
                  convolution: bool = True, epochs: int = 300, batch: int = 10, learning_rate: float = 1e-3,
-                 weight_decay: float = 1e-5, random_state: int = 0) -> None:
+                 weight_decay: float = 1e-5, random_state: int = 0, blank_new: bool = False) -> None:
         self.layers = layers
         self.width = width
         self.hidden = hidden
@@ -125,11 +126,12 @@ class NeuralPredictor(RegressorMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.random_state = random_state
+        self.blank_new = blank_new
 
     def fit(self, networks: Sequence[Network], y: Any) -> NeuralPredictor:
         """Learn from labels ``[B]``. Raises ``CGError`` if the cascade has fewer than two networks on either side."""
         y = check_labels(networks, y)
-        self.reader_ = Reader(networks)
+        self.reader_ = Reader(networks, self.blank_new)
         if not (self.convolution or self.reader_.cells):
             raise CGError("convolution=False reads cells, not graphs: a padded matrix of hundreds of nodes is no small input")
         items = self.reader_.read(networks)

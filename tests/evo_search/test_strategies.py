@@ -393,7 +393,7 @@ def test_brp_rounds_follow_the_rule_of_the_paper() -> None:
     generations = [list(rows) for _, rows in itertools.groupby(study.history.queries, key=lambda q: q.generation)]
     assert [len(g) for g in generations] == [9, 8, 8, 8, 6, 6]
     assert {q.source for q in generations[0]} == {"initial"}
-    assert [len(y) for _, y in spy.given] == [9, 17, 25, 33, 39]
+    assert [len(y) for _, y in spy.given] == [9, 17, 25, 33], "what comes after the rounds is not learned from"
     drawn = 0
     for number, (networks, scores, asked) in enumerate(zip(spy.asked, spy.said, generations[1:], strict=True), start=1):
         known = sum(len(g) for g in generations[:number])
@@ -418,6 +418,14 @@ def test_brp_ends_with_the_top_of_its_ranking() -> None:
     study.run(toy.value, 18)
     names, scores = [g.name for g in spy.asked[0]], spy.said[0]
     assert [q.genome for q in study.history.queries[12:]] == [names[i] for i in np.argsort(-scores) if i >= 12][:6]
+
+
+def test_brp_learns_from_later_answers_where_the_rounds_gave_none() -> None:
+    spy, answers = Spy(), itertools.count()
+    study = start(BRPSearch(spy, BRPConfig(4, 2, 0.5, 50, 6)))
+    study.run(lambda a: toy.value(a) if next(answers) > 5 else float("nan"), 30)
+    assert spy.given
+    assert all(len(y) > 2 for _, y in spy.given)
 
 
 # -- NPENAS --------------------------------------------------------------------------------------------------------

@@ -123,6 +123,15 @@ def test_mixed_kinds_and_unseen_operations_are_one_clear_error(name: str, data: 
         make(name, quick).fit(data.cells[:3], [1.0, np.nan, 2.0])
 
 
+@pytest.mark.parametrize("name", ["BRPBinaryRelation", "NeuralPredictor"])
+def test_new_operations_are_blank_where_that_is_asked_for(name: str, data: Data) -> None:
+    model = make(name, {**CELLS[name], "epochs": 1, "blank_new": True}).fit(data.cells[:20], data.y[:20])
+    one, two, known = (Cell(("input", op, "output"), ((0, 1), (1, 2))) for op in ("new a", "new b", "nor_conv_3x3"))
+    a, b, c = model.predict([one, two, known])
+    assert a == pytest.approx(b, abs=1e-6)
+    assert abs(a - c) > 1e-5
+
+
 def test_forest_and_gnn_on_graphs_refuse_cells(data: Data) -> None:
     forest = RandomForestPredictor(5).fit(data.graphs[:10], data.y[:10])
     with pytest.raises(CGError, match="use one kind for both"):
