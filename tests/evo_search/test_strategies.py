@@ -285,6 +285,9 @@ def test_predictors_by_name_read_what_they_were_made_for() -> None:
     search = NPENAS("random-forest", NPENASConfig(6, 2, 2, 4))
     start(search).run(toy.value, 8)
     assert search._guide._view == "graph", "a space without cells"
+    search = NPENAS(settings=NPENASConfig(6, 2, 2, 4))
+    start(search).run(toy.value, 8)
+    assert (search._guide._view, type(search._guide.model).__name__) == ("graph", "GNNPredictor")
 
 
 @pytest.mark.slow
