@@ -17,6 +17,7 @@ from typing import ClassVar
 import numpy as np
 
 from evo_search._evolve_config import SearchError, positive_integers, rates
+from evo_search.rivals import Rival, baseline
 from evo_search.strategies._base import Proposal, State, one_objective, proposals
 from evo_search.strategies._guide import GuidedStrategy, utilities
 
@@ -46,18 +47,24 @@ class BRPConfig:
             raise SearchError(f"BRPConfig.iterations must be at most learn, {self.learn}, got {self.iterations}")
 
 
+LEARNER = Rival("brp, 100 epochs", "pruned", baseline("BRPBinaryRelation", width=300, epochs=100, learning_rate=2e-3,
+                                                      blank_new=True), label_units=False)
+"""What learns by default: the binary relation, half as wide and with fewer, longer steps than in the paper. From 60 labels it
+ranks as well, in a quarter of the time."""
+
+
 class BRPSearch(GuidedStrategy):
     """Iterative data selection.
 
     Args:
-        predictor: see ``Guide``; by default the binary relation of the paper.
+        predictor: see ``Guide``; by default ``LEARNER``; ``"brp"`` is the binary relation as published.
         settings: see ``BRPConfig``.
         view: what the predictor reads (``Guide``).
     """
 
     name: ClassVar[str] = "brp"
     config: ClassVar[type] = BRPConfig
-    learner: ClassVar[str] = "brp"
+    learner: ClassVar[str | Rival] = LEARNER
     settings: BRPConfig
 
     def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
