@@ -21,6 +21,7 @@ from evo_search import get_space
 from evo_search._evolve_config import SearchError
 from evo_search._records import Query
 from evo_search.objectives import Constraint, hypervolume
+from evo_search.rivals import Rival
 from evo_search.spaces import SearchSpace
 from evo_search.strategies import State, Strategy, get_strategy, list_strategies
 from evo_search.strategies._batches import Front, batch, improvement, upper
@@ -305,6 +306,18 @@ def test_default_predictors_run_on_a_benchmark(name: str) -> None:
     assert runs[0] == runs[1]
     values = [row[4] for row in runs[0]]
     assert np.mean(values[15:]) > np.mean(values[:10])
+
+
+def test_a_rival_of_ones_own_guides_a_search() -> None:
+    ridge = Rival("ridge", "graph", lambda seed, family: toy.RidgePredictor(), label_units=False)
+    by_rival, by_object = NPENAS(ridge, NPENASConfig(10, 5, 5, 30)), NPENAS(toy.RidgePredictor(), NPENASConfig(10, 5, 5, 30))
+    assert by_rival.describe() == {**by_object.describe(), "predictor": {"kind": "ridge"}, "predicts": "score"}
+    runs = []
+    for search in (by_rival, by_object):
+        study = start(search)
+        study.run(toy.value, 25)
+        runs.append([q.genome for q in study.history.queries])
+    assert runs[0] == runs[1]
 
 
 def test_scores_that_are_no_numbers_come_last_and_wrong_shapes_are_refused() -> None:
