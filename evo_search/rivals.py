@@ -28,6 +28,7 @@ class Rival:
             every network that it scores).
         label_units: whether it predicts in the unit of the labels; else scores that only order (the same attribute of the
             regressor's class says so to a search).
+        without_cells: name of the one that a search takes instead where the space has no cells; ``None`` reads graphs there.
     """
 
     name: str
@@ -35,13 +36,14 @@ class Rival:
     make: Callable[[int, str], Any]
     group: str = "learned"
     label_units: bool = True
+    without_cells: str | None = None
 
     def __post_init__(self) -> None:
         if self.view not in VIEWS:
             raise CGError(f"rival {self.name!r}: view must be one of {', '.join(VIEWS)}, got {self.view!r}")
 
 
-def _baseline(name: str, seed: str | None = "random_state", **settings: Any) -> Callable[[int, str], Any]:
+def baseline(name: str, seed: str | None = "random_state", **settings: Any) -> Callable[[int, str], Any]:
     """Maker of ``finetune.baselines.<name>``, imported when it is called."""
     def make(number: int, family: str) -> Any:
         from finetune import baselines
@@ -61,22 +63,22 @@ def _default(number: int, family: str) -> Any:
 
 
 RIVALS: dict[str, Rival] = {r.name: r for r in (
-    Rival("random", "graph", _baseline("RandomScore"), "cheap", label_units=False),
-    Rival("params", "graph", _baseline("CostScore", None, cost="params"), "cheap", label_units=False),
-    Rival("macs", "graph", _baseline("CostScore", None, cost="macs"), "cheap", label_units=False),
-    Rival("trees", "graph", _baseline("TreesOnStatistics"), "cheap", label_units=False),
-    Rival("native-ridge", "native", _baseline("NativeEncoding", model="ridge"), "cheap", label_units=False),
-    Rival("native-gp", "native", _baseline("NativeEncoding", model="gp"), "cheap", label_units=False),
-    Rival("random-forest", "cell", _baseline("RandomForestPredictor"), "cheap", label_units=False),
-    Rival("mlp", "cell", _baseline("MLPPredictor"), label_units=False),
-    Rival("lstm", "pruned", _baseline("LSTMPredictor"), label_units=False),
-    Rival("gates", "pruned", _baseline("GATES"), label_units=False),
-    Rival("neural-predictor", "pruned", _baseline("NeuralPredictor")),
-    Rival("neural-predictor-2stage", "pruned", _baseline("NeuralPredictor", two_stage=True)),
-    Rival("brp", "pruned", _baseline("BRPBinaryRelation"), label_units=False),
-    Rival("gnn", "graph", _baseline("GNNPredictor")),
+    Rival("random", "graph", baseline("RandomScore"), "cheap", label_units=False),
+    Rival("params", "graph", baseline("CostScore", None, cost="params"), "cheap", label_units=False),
+    Rival("macs", "graph", baseline("CostScore", None, cost="macs"), "cheap", label_units=False),
+    Rival("trees", "graph", baseline("TreesOnStatistics"), "cheap", label_units=False),
+    Rival("native-ridge", "native", baseline("NativeEncoding", model="ridge"), "cheap", label_units=False),
+    Rival("native-gp", "native", baseline("NativeEncoding", model="gp"), "cheap", label_units=False),
+    Rival("random-forest", "cell", baseline("RandomForestPredictor"), "cheap", label_units=False),
+    Rival("mlp", "cell", baseline("MLPPredictor"), label_units=False),
+    Rival("lstm", "pruned", baseline("LSTMPredictor"), label_units=False),
+    Rival("gates", "pruned", baseline("GATES"), label_units=False),
+    Rival("neural-predictor", "pruned", baseline("NeuralPredictor", blank_new=True)),
+    Rival("neural-predictor-2stage", "pruned", baseline("NeuralPredictor", two_stage=True, blank_new=True)),
+    Rival("brp", "pruned", baseline("BRPBinaryRelation", blank_new=True), label_units=False),
+    Rival("gnn", "graph", baseline("GNNPredictor")),
     Rival("default", "graph", _default),
-    Rival("proxies", "graph", _baseline("ProxyForest"), "dear", label_units=False),
+    Rival("proxies", "graph", baseline("ProxyForest"), "dear", label_units=False),
 )}
 
 

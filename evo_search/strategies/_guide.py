@@ -16,6 +16,7 @@ from cg.cells import pruned
 from evo_search._evolve_config import SearchError
 from evo_search._records import Predicted, Query
 from evo_search.objectives import Objective
+from evo_search.rivals import Rival, choose
 from evo_search.strategies._base import Proposal, State, Strategy, describe_predictor, predictions
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Guide:
     Args:
         predictor: any object with ``fit(networks, y)`` and ``predict(networks)``; ``fit`` must depend on its arguments and
             settings alone. It always learns that larger is better: values to be minimised change their sign. The name of one
-            that ``cg compare`` knows (``evo_search.rivals``) makes that one, with seed 0.
+            that ``cg compare`` knows (``evo_search.rivals``), or a ``Rival`` of one's own, makes that one, with seed 0.
         view: what it reads: ``"graph"`` (``cg.Graph``), ``"cell"`` (``space.cell``), ``"pruned"`` (``cg.cells.pruned`` of
             it), ``"native"`` (``space.native``) or ``"graph+native"`` (graphs, and ``space.native`` as their embedding: for
             predictors with an ``encoder``, as ``CGPredictor``); of a predictor by name what it reads there, or graphs in a
@@ -47,14 +48,12 @@ class Guide:
 
     def __init__(self, predictor: Any, view: str | None = None) -> None:
         for name in ("fit", "predict"):
-            if not (isinstance(predictor, str) or callable(getattr(predictor, name, None))):
+            if not (isinstance(predictor, (str, Rival)) or callable(getattr(predictor, name, None))):
                 raise SearchError(f"a predictor needs fit(networks, y) and predict(networks); {predictor!r} has no {name}")
         if view not in (None, *VIEWS):
             raise SearchError(f"view must be one of {', '.join(VIEWS)}, got {view!r}")
-        if isinstance(predictor, str):
-            from evo_search.rivals import choose
-
-            choose(predictor)
+        named = choose(predictor)[0] if isinstance(predictor, str) else predictor
+        self._rival = named if isinstance(named, Rival) else None
         self._given, self._asked_view = predictor, view
         self._family: str | None = None  # of the space that a predictor by name was made for
         self._model: Any = None
@@ -64,14 +63,9 @@ class Guide:
 
     def describe(self) -> dict[str, Any]:
         """JSON values that tell one guide from another; ``predicts: score`` where predictions only order."""
-        named = isinstance(self._given, str)
-        if named:
-            from evo_search.rivals import choose
-
-            in_label_units = choose(self._given)[0].label_units
-        else:
-            in_label_units = getattr(self._given, "label_units", True)
-        return {"predictor": {"kind": self._given} if named else describe_predictor(self._given), "view": self._asked_view,
+        rival = self._rival
+        in_label_units = rival.label_units if rival else getattr(self._given, "label_units", True)
+        return {"predictor": {"kind": rival.name} if rival else describe_predictor(self._given), "view": self._asked_view,
                 **({} if in_label_units else {"predicts": "score"})}
 
     def another(self) -> Guide:
@@ -166,24 +160,21 @@ class Guide:
 
     def _prepare(self, state: State) -> None:
         family = state.space.family
-        if not isinstance(self._given, str):
+        if self._rival is None:
             self._model = self._given
         elif self._family != family:
-            self._make(state, family)
+            self._make(state, self._rival, family)
         if self._view == "graph+native":
             if not hasattr(self._model, "encoder"):
                 raise SearchError(f"the view 'graph+native' needs a predictor with an encoder; {self._model!r} has none")
             self._model.encoder = self._rows
 
-    def _make(self, state: State, family: str) -> None:
+    def _make(self, state: State, rival: Rival, family: str) -> None:
         """The predictor that was named."""
-        from evo_search.rivals import choose
-
-        rival = choose(self._given)[0]
-        self._family, self._model, self._taught = family, rival.make(0, family), ()
-        self._view = self._asked_view or rival.view
-        if self._asked_view is None and rival.view in ("cell", "pruned") and not _has_cells(state):
-            self._view = "graph"
+        view = self._asked_view or rival.view
+        if self._asked_view is None and view in ("cell", "pruned") and not _has_cells(state):
+            rival, view = choose(rival.without_cells)[0] if rival.without_cells else rival, "graph"
+        self._family, self._model, self._view, self._taught = family, rival.make(0, family), view, ()
 
 
 class NativeRows:
@@ -210,11 +201,11 @@ class GuidedStrategy(Strategy):
 
     Attributes:
         config: class of its settings, made without arguments where none are given.
-        learner: name of the predictor that is used where none is given.
+        learner: the predictor that is used where none is given, or its name.
     """
 
     config: ClassVar[type]
-    learner: ClassVar[str]
+    learner: ClassVar[str | Rival]
 
     def __init__(self, predictor: Any = None, settings: Any = None, view: str | None = None) -> None:
         self.settings = settings or self.config()

@@ -71,12 +71,44 @@ class Dense(NamedTuple):
         return Dense(self.x[index], self.mean[index], self.weight[index])
 
 
-class Reader:
-    """Turns networks into ``Nodes``. What an operation's number is, and the scale of the features, is fixed by the networks
-    that it is made from; later ones must be of the same kind, and cells must have no new operation.
+class Pack:
+    """Networks joined once, of which a mini-batch takes some: what ``Reader.batch`` makes of the same list, edge for edge, in
+    another order of edges that leaves the order of the edges into each node as it is.
     """
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(self, whole: Batch) -> None:
+        self._x, self._token = whole.x.numpy(), whole.token.numpy()
+        owner = whole.owner.numpy()
+        self._sizes, self._first = np.bincount(owner, minlength=whole.size), whole.first.numpy()
+        edges = np.stack([whole.src.numpy(), whole.dst.numpy()])
+        whose = owner[edges[0]]
+        order = np.argsort(whose, kind="stable")
+        self._edges = (edges - self._first[whose])[:, order]  # numbers inside each network
+        self._counts = np.bincount(whose, minlength=whole.size)
+        self._at = np.cumsum(self._counts) - self._counts
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """The networks ``rows``, in this order."""
+        sizes, counts, t = self._sizes[rows], self._counts[rows], torch.from_numpy
+        first = np.cumsum(sizes) - sizes
+        owner = np.repeat(np.arange(len(rows)), sizes)
+        node = np.arange(len(owner)) + (self._first[rows] - first)[owner]
+        edge = np.arange(counts.sum()) + np.repeat(self._at[rows] - (np.cumsum(counts) - counts), counts)
+        src, dst = self._edges[:, edge] + np.repeat(first, counts)
+        return Batch(t(self._x[node]), t(self._token[node]), t(src), t(dst), t(owner), t(first), len(rows))
+
+
+class Reader:
+    """Turns networks into ``Nodes``. What an operation's number is, and the scale of the features, is fixed by the networks
+    that it is made from; later ones must be of the same kind.
+
+    Args:
+        blank: read a new operation of a later cell as a node without operation, an all-zero row of ``x``; for networks that
+            read ``x`` alone. Else a new operation is refused.
+    """
+
+    def __init__(self, networks: Sequence[Network], blank: bool = False) -> None:
+        self.blank = blank
         kinds = {type(n) for n in networks}
         if kinds == {Cell}:
             self.cells = True
@@ -101,7 +133,7 @@ class Reader:
         return self.tokens + len(self.mean)
 
     def read(self, networks: Sequence[Network]) -> list[Nodes]:
-        """One ``Nodes`` for each network. ``CGError`` names the first one of another kind or with a new operation."""
+        """One ``Nodes`` for each network. ``CGError`` names the first one of another kind, or with a refused operation."""
         return [self._one(n) for n in networks]
 
     def _one(self, n: Network) -> Nodes:
@@ -110,10 +142,10 @@ class Reader:
             return Nodes(op_index(n), extra, np.stack([n.src, n.dst]).astype(np.int64))
         if not (isinstance(n, Cell) and self.cells):
             raise CGError(f"{n.name!r} is a {type(n).__name__}, and what was learned from is not; use one kind for both")
-        try:
-            token = np.array([self.number[op] for op in n.ops], np.int64)
-        except KeyError as error:
-            raise CGError(f"cell {n.name!r} has the operation {error}, which no labelled cell has") from None
+        new = next((op for op in n.ops if op not in self.number), None)
+        if new is not None and not self.blank:
+            raise CGError(f"cell {n.name!r} has the operation {new!r}, which no labelled cell has")
+        token = np.array([self.number.get(op, self.tokens) for op in n.ops], np.int64)
         return Nodes(token, np.zeros((len(token), 0), np.float32), np.array(n.edges, np.int64).reshape(-1, 2).T)
 
     def batch(self, items: Sequence[Nodes], global_node: bool = False) -> Batch:
@@ -126,7 +158,8 @@ class Reader:
         x = np.zeros((sizes.sum(), self.width), np.float32)
         token = np.concatenate([np.concatenate([np.full(lead, -1), i.token]) for i in items])
         real = token >= 0
-        x[np.flatnonzero(real), token[real]] = 1
+        known = np.flatnonzero(real & (token < self.tokens))
+        x[known, token[known]] = 1
         if self.width > self.tokens:
             x[real, self.tokens:] = np.concatenate([i.extra for i in items])
         src = [i.edges[0] + f + lead for i, f in zip(items, first, strict=True)]
@@ -138,6 +171,10 @@ class Reader:
         return Batch(t(x), t(token.astype(np.int64)), t(np.concatenate(src).astype(np.int64)),
                      t(np.concatenate(dst).astype(np.int64)), t(owner.astype(np.int64)), t(first.astype(np.int64)), len(items))
 
+    def pack(self, items: Sequence[Nodes], global_node: bool = False) -> Pack:
+        """``items``, to take batches of."""
+        return Pack(self.batch(items, global_node))
+
     def dense(self, items: Sequence[Nodes]) -> Dense:
         """``items`` side by side, padded to the longest; memory grows with its square."""
         sizes = np.array([len(i.token) for i in items])
@@ -145,7 +182,9 @@ class Reader:
         x = np.zeros((len(items), n, self.width), np.float32)
         owner = np.repeat(np.arange(len(items)), sizes)
         node = np.concatenate([np.arange(size) for size in sizes])
-        x[owner, node, np.concatenate([i.token for i in items])] = 1
+        token = np.concatenate([i.token for i in items])
+        known = np.flatnonzero(token < self.tokens)
+        x[owner[known], node[known], token[known]] = 1
         x[owner, node, self.tokens:] = np.concatenate([i.extra for i in items])
         source, target = np.concatenate([i.edges for i in items], 1)
         whose = np.repeat(np.arange(len(items)), [i.edges.shape[1] for i in items])

@@ -65,6 +65,7 @@ class _BRP(BaseEstimator):
         batch: networks in a mini-batch.
         prune: read cells as ``pruned`` gives them, as the authors do; not where operations without effect ran and took time
             when the labels were measured. Graphs are read as they are.
+        blank_new: read an operation that no labelled cell has as a node without operation; else such a cell is refused.
         pretrained: a fitted predictor of this file (or a ``sklearn.frozen.FrozenEstimator`` of one, which
             ``sklearn.base.clone`` leaves fitted). Its convolutions, of ``layers`` and ``width`` of its own, are the start,
             and its operations and feature scale are used on.
@@ -76,7 +77,7 @@ class _BRP(BaseEstimator):
 
     def __init__(self, layers: int = 4, width: int = 600, dropout: float = 0.0, epochs: int = 250, batch: int = 16,
                  learning_rate: float = 4e-4, weight_decay: float = 5e-4, prune: bool = True, pretrained: Any = None,
-                 warm_up: int = 50, random_state: int = 0) -> None:
+                 warm_up: int = 50, random_state: int = 0, blank_new: bool = False) -> None:
         self.layers = layers
         self.width = width
         self.dropout = dropout
@@ -88,6 +89,7 @@ class _BRP(BaseEstimator):
         self.pretrained = pretrained
         self.warm_up = warm_up
         self.random_state = random_state
+        self.blank_new = blank_new
 
     def _start(self, networks: Sequence[Network], outputs: int) -> list[Nodes]:
         """Set ``reader_`` and ``net_``; what the networks are read as. To be called inside ``seeded``."""
@@ -96,7 +98,7 @@ class _BRP(BaseEstimator):
             raise CGError("pretrained must be a fitted BRPLatencyGCN or BRPBinaryRelation; sklearn.base.clone forgets what was "
                           "learned unless it is wrapped in sklearn.frozen.FrozenEstimator")
         seen = self._seen(networks)
-        self.reader_ = Reader(seen) if given is None else given.reader_
+        self.reader_ = Reader(seen, self.blank_new) if given is None else given.reader_
         if given is None:
             gcn = GlobalGCN(self.reader_.width, self.width, self.layers, self.dropout)
         else:
@@ -152,9 +154,9 @@ class BRPLatencyGCN(RegressorMixin, _BRP):
 
     def __init__(self, layers: int = 4, width: int = 600, dropout: float = 0.002, epochs: int = 250, batch: int = 16,
                  learning_rate: float = 4e-4, weight_decay: float = 5e-4, prune: bool = True, pretrained: Any = None,
-                 warm_up: int = 50, random_state: int = 0) -> None:
+                 warm_up: int = 50, random_state: int = 0, blank_new: bool = False) -> None:
         super().__init__(layers, width, dropout, epochs, batch, learning_rate, weight_decay, prune, pretrained, warm_up,
-                         random_state)
+                         random_state, blank_new)
 
     def fit(self, networks: Sequence[Network], y: Any) -> BRPLatencyGCN:
         """Learn from labels ``[B]``."""
@@ -163,8 +165,8 @@ class BRPLatencyGCN(RegressorMixin, _BRP):
         goal = torch.tensor((y - self.mean_) / self.scale_, dtype=torch.float32)
         with seeded(self.random_state):
             items = self._start(networks, 1)
-            self._learn(len(items), lambda rows: nn.functional.l1_loss(self._forward([items[i] for i in rows])[:, 0],
-                                                                       goal[rows]))
+            pack = self.reader_.pack(items, global_node=True)
+            self._learn(len(items), lambda rows: nn.functional.l1_loss(self.net_(pack.take(rows))[:, 0], goal[rows]))
         return self
 
     def predict(self, networks: Sequence[Network]) -> np.ndarray:
@@ -191,9 +193,10 @@ class BRPBinaryRelation(_BRP):
 
     def __init__(self, layers: int = 4, width: int = 600, dropout: float = 0.2, epochs: int = 250, batch: int = 16,
                  learning_rate: float = 3.5e-4, weight_decay: float = 5e-4, soft: bool = True, order: str = "wins",
-                 prune: bool = True, pretrained: Any = None, warm_up: int = 50, random_state: int = 0) -> None:
+                 prune: bool = True, pretrained: Any = None, warm_up: int = 50, random_state: int = 0,
+                 blank_new: bool = False) -> None:
         super().__init__(layers, width, dropout, epochs, batch, learning_rate, weight_decay, prune, pretrained, warm_up,
-                         random_state)
+                         random_state, blank_new)
         self.soft = soft
         self.order = order
 
@@ -207,11 +210,12 @@ class BRPBinaryRelation(_BRP):
         goal = torch.tensor((y - y.min()) / (float(y.max() - y.min()) or 1.0), dtype=torch.float32)
         with seeded(self.random_state):
             items = self._start(networks, 2)
+            pack = self.reader_.pack(items, global_node=True)
 
             def loss(rows: np.ndarray) -> Tensor:
                 difference = goal[rows][:, None] - goal[rows][None, :]
                 wanted = torch.sigmoid(difference) if self.soft else (difference.sign() + 1) / 2
-                halves = self._forward([items[i] for i in rows])
+                halves = self.net_(pack.take(rows))
                 pairs = ~torch.eye(len(rows), dtype=torch.bool)
                 return nn.functional.binary_cross_entropy_with_logits(_logits(halves, halves)[pairs], wanted[pairs])
 

@@ -105,12 +105,14 @@ class NeuralPredictor(RegressorMixin, BaseEstimator):
         low, high: range of labels, in label units; ``None`` takes a tenth of the scale below the least and above the largest.
         convolution: False is the paper's ablation: a perceptron on a cell's one-hot operations and its adjacency, padded to
             the longest labelled cell (longer ones are cut).
+        blank_new: read an operation that no labelled cell has as a node without operation; else such a cell is refused.
+        steps: mini-batches in all, in whole epochs, in the place of ``epochs``: many labels then take no longer than ``batch``.
     """
 
     def __init__(self, layers: int = 3, width: int | None = None, hidden: int = 128, dropout: float = 0.1,
                  two_stage: bool = False, threshold: float | None = None, low: float | None = None, high: float | None = None,
                  convolution: bool = True, epochs: int = 300, batch: int = 10, learning_rate: float = 1e-3,
-                 weight_decay: float = 1e-5, random_state: int = 0) -> None:
+                 weight_decay: float = 1e-5, random_state: int = 0, blank_new: bool = False, steps: int | None = None) -> None:
         self.layers = layers
         self.width = width
         self.hidden = hidden
@@ -125,11 +127,13 @@ class NeuralPredictor(RegressorMixin, BaseEstimator):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.random_state = random_state
+        self.blank_new = blank_new
+        self.steps = steps
 
     def fit(self, networks: Sequence[Network], y: Any) -> NeuralPredictor:
         """Learn from labels ``[B]``. Raises ``CGError`` if the cascade has fewer than two networks on either side."""
         y = check_labels(networks, y)
-        self.reader_ = Reader(networks)
+        self.reader_ = Reader(networks, self.blank_new)
         if not (self.convolution or self.reader_.cells):
             raise CGError("convolution=False reads cells, not graphs: a padded matrix of hundreds of nodes is no small input")
         items = self.reader_.read(networks)
@@ -191,7 +195,7 @@ class NeuralPredictor(RegressorMixin, BaseEstimator):
     def _train(self, items: Sequence[Nodes], y: np.ndarray, classify: bool) -> nn.Module:
         with seeded(self.random_state):
             kind = _Net if self.convolution else _Flat
-            ready = self._inputs(items) if self.reader_.cells else None  # cells are small: all of them are laid out once
+            ready: Any = self._inputs(items) if self.reader_.cells else self.reader_.pack(items)  # once for all epochs
             inputs = ready.shape[1] if isinstance(ready, Tensor) else self.reader_.width
             net = kind(inputs, self.width or width_for(len(y)), self.layers, self.hidden, self.dropout)
             goal = torch.tensor(y if classify else (y - self.low_) / (self.high_ - self.low_), dtype=torch.float32)
@@ -199,15 +203,13 @@ class NeuralPredictor(RegressorMixin, BaseEstimator):
             nn.init.constant_(net.last.bias, float(torch.logit(goal.mean(), 1e-6)))  # start from the mean label
 
             def loss(rows: np.ndarray) -> Tensor:
-                if isinstance(ready, Dense):
-                    logits = net(ready.take(rows))
-                else:
-                    logits = self._forward(net, [items[i] for i in rows]) if ready is None else net(ready[rows])
+                logits = net(ready[rows] if isinstance(ready, Tensor) else ready.take(rows))
                 if classify:
                     return nn.functional.binary_cross_entropy_with_logits(logits, goal[rows])
                 return nn.functional.mse_loss(torch.sigmoid(logits), goal[rows]) / spread
 
-            self.history_ = train(net, len(items), loss, epochs=self.epochs, batch=self.batch, seed=self.random_state,
+            epochs = self.epochs if self.steps is None else -(-self.steps // -(-len(items) // self.batch))
+            self.history_ = train(net, len(items), loss, epochs=epochs, batch=self.batch, seed=self.random_state,
                                   learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         return net
 

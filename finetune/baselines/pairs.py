@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from torch import Tensor, nn
 
 from cg.errors import CGError
-from finetune.baselines._inputs import Batch, Network, Nodes, Reader
+from finetune.baselines._inputs import Batch, Network, Nodes, Pack, Reader
 from finetune.baselines._training import predict, seeded, train
 from finetune.targets import check_labels, normal_scores
 
@@ -219,5 +219,8 @@ class GATES(_Ranker):
     def _make(self) -> nn.Module:
         return _GatesNet(self.reader_.tokens, len(self.reader_.mean), self.width, self.layers)
 
-    def _take(self, ready: Sequence[Nodes], rows: np.ndarray) -> Batch:
-        return self.reader_.batch([ready[i] for i in rows])
+    def _prepare(self, items: Sequence[Nodes]) -> Pack:
+        return self.reader_.pack(items)
+
+    def _take(self, ready: Pack, rows: np.ndarray) -> Batch:
+        return ready.take(rows)

@@ -21,6 +21,7 @@ from evo_search import get_space
 from evo_search._evolve_config import SearchError
 from evo_search._records import Query
 from evo_search.objectives import Constraint, hypervolume
+from evo_search.rivals import Rival
 from evo_search.spaces import SearchSpace
 from evo_search.strategies import State, Strategy, get_strategy, list_strategies
 from evo_search.strategies._batches import Front, batch, improvement, upper
@@ -285,6 +286,9 @@ def test_predictors_by_name_read_what_they_were_made_for() -> None:
     search = NPENAS("random-forest", NPENASConfig(6, 2, 2, 4))
     start(search).run(toy.value, 8)
     assert search._guide._view == "graph", "a space without cells"
+    search = NPENAS(settings=NPENASConfig(6, 2, 2, 4))
+    start(search).run(toy.value, 8)
+    assert (search._guide._view, type(search._guide.model).__name__) == ("graph", "GNNPredictor")
 
 
 @pytest.mark.slow
@@ -302,6 +306,18 @@ def test_default_predictors_run_on_a_benchmark(name: str) -> None:
     assert runs[0] == runs[1]
     values = [row[4] for row in runs[0]]
     assert np.mean(values[15:]) > np.mean(values[:10])
+
+
+def test_a_rival_of_ones_own_guides_a_search() -> None:
+    ridge = Rival("ridge", "graph", lambda seed, family: toy.RidgePredictor(), label_units=False)
+    by_rival, by_object = NPENAS(ridge, NPENASConfig(10, 5, 5, 30)), NPENAS(toy.RidgePredictor(), NPENASConfig(10, 5, 5, 30))
+    assert by_rival.describe() == {**by_object.describe(), "predictor": {"kind": "ridge"}, "predicts": "score"}
+    runs = []
+    for search in (by_rival, by_object):
+        study = start(search)
+        study.run(toy.value, 25)
+        runs.append([q.genome for q in study.history.queries])
+    assert runs[0] == runs[1]
 
 
 def test_scores_that_are_no_numbers_come_last_and_wrong_shapes_are_refused() -> None:
@@ -393,7 +409,7 @@ def test_brp_rounds_follow_the_rule_of_the_paper() -> None:
     generations = [list(rows) for _, rows in itertools.groupby(study.history.queries, key=lambda q: q.generation)]
     assert [len(g) for g in generations] == [9, 8, 8, 8, 6, 6]
     assert {q.source for q in generations[0]} == {"initial"}
-    assert [len(y) for _, y in spy.given] == [9, 17, 25, 33, 39]
+    assert [len(y) for _, y in spy.given] == [9, 17, 25, 33], "what comes after the rounds is not learned from"
     drawn = 0
     for number, (networks, scores, asked) in enumerate(zip(spy.asked, spy.said, generations[1:], strict=True), start=1):
         known = sum(len(g) for g in generations[:number])
@@ -418,6 +434,14 @@ def test_brp_ends_with_the_top_of_its_ranking() -> None:
     study.run(toy.value, 18)
     names, scores = [g.name for g in spy.asked[0]], spy.said[0]
     assert [q.genome for q in study.history.queries[12:]] == [names[i] for i in np.argsort(-scores) if i >= 12][:6]
+
+
+def test_brp_learns_from_later_answers_where_the_rounds_gave_none() -> None:
+    spy, answers = Spy(), itertools.count()
+    study = start(BRPSearch(spy, BRPConfig(4, 2, 0.5, 50, 6)))
+    study.run(lambda a: toy.value(a) if next(answers) > 5 else float("nan"), 30)
+    assert spy.given
+    assert all(len(y) > 2 for _, y in spy.given)
 
 
 # -- NPENAS --------------------------------------------------------------------------------------------------------

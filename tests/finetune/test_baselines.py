@@ -16,6 +16,7 @@ from cg.cells import Cell
 from cg.errors import CGError, LabelError
 from finetune import baselines, proxies
 from finetune.baselines import NativeEncoding, ProxyForest, RandomForestPredictor
+from finetune.baselines._inputs import Reader
 from finetune.metrics import spearman
 
 # tiny settings: enough to beat chance, a second or two each
@@ -121,6 +122,29 @@ def test_mixed_kinds_and_unseen_operations_are_one_clear_error(name: str, data: 
         model.predict([new])
     with pytest.raises(LabelError):
         make(name, quick).fit(data.cells[:3], [1.0, np.nan, 2.0])
+
+
+@pytest.mark.parametrize("kind", ["cells", "graphs"])
+@pytest.mark.parametrize("global_node", [False, True])
+def test_a_batch_out_of_a_pack_is_the_batch_of_its_networks(kind: str, global_node: bool, data: Data) -> None:
+    networks, rows = getattr(data, kind)[:12], np.array([7, 0, 11, 3])
+    reader = Reader(networks)
+    items = reader.read(networks)
+    got, wanted = reader.pack(items, global_node).take(rows), reader.batch([items[i] for i in rows], global_node)
+    for name in ("x", "token", "owner", "first", "size"):
+        assert np.array_equal(getattr(got, name), getattr(wanted, name)), name
+    for node in range(len(wanted.x)):  # the order of what is summed decides the last bit
+        assert got.src[got.dst == node].tolist() == wanted.src[wanted.dst == node].tolist()
+        assert got.dst[got.src == node].tolist() == wanted.dst[wanted.src == node].tolist()
+
+
+@pytest.mark.parametrize("name", ["BRPBinaryRelation", "NeuralPredictor"])
+def test_new_operations_are_blank_where_that_is_asked_for(name: str, data: Data) -> None:
+    model = make(name, {**CELLS[name], "epochs": 1, "blank_new": True}).fit(data.cells[:20], data.y[:20])
+    one, two, known = (Cell(("input", op, "output"), ((0, 1), (1, 2))) for op in ("new a", "new b", "nor_conv_3x3"))
+    a, b, c = model.predict([one, two, known])
+    assert a == pytest.approx(b, abs=1e-6)
+    assert abs(a - c) > 1e-5
 
 
 def test_forest_and_gnn_on_graphs_refuse_cells(data: Data) -> None:

@@ -76,6 +76,12 @@ def test_width_follows_table_1() -> None:
     assert [width_for(n) for n in (43, 44, 86, 129, 172, 334, 344, 860, 5000)] == [48, 72, 72, 96, 144, 210, 210, 320, 320]
 
 
+def test_steps_are_whole_epochs_of_mini_batches(cells: list[Cell], y: np.ndarray) -> None:
+    stepped = quick(steps=7, batch=10).fit(cells[:25], y[:25])  # three batches an epoch
+    assert len(stepped.history_) == 3
+    np.testing.assert_array_equal(stepped.predict(cells), quick(epochs=3).fit(cells[:25], y[:25]).predict(cells))
+
+
 def test_unit_of_the_labels_does_not_matter(cells: list[Cell], y: np.ndarray) -> None:
     """With weight decay that would swallow a loss in small units."""
     first = quick(low=None, high=None, weight_decay=1e-3).fit(cells[:40], y[:40]).predict(cells[40:])
