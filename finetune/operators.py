@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from cg._table_arrays import Column
+from cg._table_arrays import Column, hashes
 from cg.graph import Graph
 from cg.node_features import node_rows, op_rows
 from cg.spec import NodeSpec
@@ -59,7 +59,7 @@ class OperatorReader:
         counts, specs = count(graphs)
         if len(specs) > MOST:
             often = np.argsort(-np.asarray(counts.sum(0)).ravel(), kind="stable")
-            specs = np.sort(specs[often[:MOST]])
+            specs = specs[np.sort(often[:MOST])]
         self._place, self._op = _places(specs), op_rows(specs)
         self._read: dict[int, int] = {}  # row of the table below by number of an operator
         self._maps, self._known, self._centres, self._scales = [], [], [], []
@@ -138,11 +138,17 @@ class SumProcess(GaussianProcess):
 
 
 def count(graphs: Sequence[Graph]) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """How often each distinct operator occurs in each graph ``[B, U]``, and which they are: rows of the spec table ``[U]``."""
+    """How often each distinct operator occurs in each graph ``[B, U]``, and which they are: rows of the spec table ``[U]``.
+
+    In the order of their hashes: numbers in the table differ from process to process, and sums must not.
+    """
     nodes = np.concatenate([g.spec for g in graphs]) if len(graphs) else np.zeros(0, np.int64)
     specs, column = np.unique(nodes, return_inverse=True)
+    order = np.argsort(hashes()[0][specs], kind="stable")
+    place = np.zeros(len(specs), np.int64)
+    place[order] = np.arange(len(specs))
     own = np.repeat(np.arange(len(graphs)), [len(g.spec) for g in graphs])
-    return sparse.csr_matrix((np.ones(len(nodes)), (own, column)), shape=(len(graphs), len(specs))), specs
+    return sparse.csr_matrix((np.ones(len(nodes)), (own, place[column])), shape=(len(graphs), len(specs))), specs[order]
 
 
 def _places(specs: np.ndarray) -> np.ndarray:
