@@ -51,11 +51,14 @@ def test_covariances_are_sums_over_pairs_of_operators() -> None:
 
 def test_what_no_labelled_operator_tells_is_variance_of_its_own() -> None:
     known, stranger = graphs()[:4], graphs(1, "nasbench201")[0]
-    found = OperatorReader(known)([known[0], stranger])
-    each = np.unique(stranger.spec, return_counts=True)[1]
-    scale = found.own[0][0] / alike(known[0], known[0], LENGTHS[0])  # about: of a network less the mean, hence the margin
-    assert found.own[0][1] > 0.5 * (each**2).sum() * scale
-    np.testing.assert_allclose(found.cross[0][1], OperatorReader(known)([stranger]).cross[0][0], atol=1e-12)
+    reader, length = OperatorReader(known), LENGTHS[0]
+    k = np.array([[alike(a, b, length) for b in known] for a in known])
+    scale = np.diag(k - k.mean(1, keepdims=True) - k.mean(0) + k.mean()).mean()
+    cross = np.array([alike(stranger, b, length) for b in known])
+    found = reader([stranger]).own[0][0] * scale
+    assert found == pytest.approx(alike(stranger, stranger, length) - 2 * cross.mean() + k.mean(), rel=0.02)
+    missed = reader._features([stranger])[0][1][0]
+    assert missed > 0.05 * found
 
 
 def test_operators_are_summed_in_an_order_that_no_process_decides() -> None:
