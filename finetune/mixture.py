@@ -14,7 +14,9 @@ KERNELS = {"local": 0.0, "line": 1.0}  # variance of the linear part of a member
 SUMS = {"sum": 0.0, "sum and local": 0.3}  # and of the part of sums over operators that is none
 EVIDENCE_TEMPERATURE = 2.0
 LEAST = 1e-4  # share of a member that counts
-SUM_ODDS = -3.0  # logarithm of how much less likely a sum is, before the labels
+# Logarithm of how much less likely a sum is before the labels, and more so below so many: few labels make it look right by
+# chance, and fewer than the last number are not asked.
+SUM_ODDS, MANY, SUM_LABELS = -3.0, 40, 20
 
 Member = tuple[str, str]  # view and kernel
 
@@ -35,12 +37,15 @@ class Mixture:
         self.members: dict[Member, GaussianProcess] = {}
         for view, x in views.items():
             if isinstance(x, Operators):
+                if len(z) < SUM_LABELS:
+                    continue
                 self.members |= {(view, name): SumProcess(local).fit(x, z) for name, local in SUMS.items()}
             else:
                 self.members |= {(view, name): GaussianProcess(linear).fit(x, z) for name, linear in KERNELS.items()}
         found = {k: g.leave_one_out() for k, g in self.members.items()}
         self.evidence = {k: density for k, (_, density) in found.items()}
-        logs = {k: (v * len(z) + SUM_ODDS * (k[1] in SUMS)) / EVIDENCE_TEMPERATURE for k, v in self.evidence.items()}
+        odds = SUM_ODDS * max(1.0, MANY / len(z))
+        logs = {k: (v * len(z) + odds * (k[1] in SUMS)) / EVIDENCE_TEMPERATURE for k, v in self.evidence.items()}
         weight = {k: np.exp(v - max(logs.values())) for k, v in logs.items()}
         total = sum(weight.values())
         weight = {k: w if w >= LEAST * total else 0.0 for k, w in weight.items()}

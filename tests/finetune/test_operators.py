@@ -12,7 +12,7 @@ from cg.node_features import node_matrix
 from evo_search import get_space
 from finetune import CGPredictor, metrics
 from finetune import operators as module
-from finetune.mixture import SUM_ODDS, Mixture
+from finetune.mixture import SUM_LABELS, SUM_ODDS, Mixture
 from finetune.operators import LENGTHS, OperatorReader, SumProcess, count
 from finetune.targets import fit_on_scores
 
@@ -93,6 +93,15 @@ def test_a_sum_over_operators_is_learned_where_statistics_learn_less() -> None:
     assert metrics.spearman(costs[50:], model.predict(rest)) > metrics.spearman(costs[50:], stats) + 0.02
     said = model.explain(rest[0])
     assert any(e.name == "operators" for e in said.groups)
+
+
+def test_a_sum_has_to_be_shown_by_enough_labels() -> None:
+    known = graphs(40)
+    costs = np.array([g.macs for g in known], np.float64)
+    for n, asked in ((SUM_LABELS - 1, False), (SUM_LABELS, True)):
+        model = CGPredictor(None, ()).fit(known[:n], costs[:n])
+        assert model.mixture_ is not None
+        assert any(view == "operators" for view, _ in model.mixture_.members) == asked
 
 
 def test_sum_process_leaves_one_out_as_a_refit_does() -> None:
