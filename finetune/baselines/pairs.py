@@ -115,7 +115,8 @@ def flat(item: Nodes, reader: Reader, length: int) -> np.ndarray:
     """Operations ``[length * width]`` and upper triangle of the adjacency matrix ``[length (length - 1) / 2]``, float32."""
     n = min(len(item.token), length)
     x = np.zeros((length, reader.width), np.float32)
-    x[np.arange(n), item.token[:n]] = 1
+    known = np.flatnonzero(item.token[:n] < reader.tokens)
+    x[known, item.token[known]] = 1
     x[:n, reader.tokens:] = item.extra[:n]
     adjacency = np.zeros((length, length), np.float32)
     inside = (item.edges < length).all(0)

@@ -138,9 +138,10 @@ def test_a_batch_out_of_a_pack_is_the_batch_of_its_networks(kind: str, global_no
         assert got.dst[got.src == node].tolist() == wanted.dst[wanted.src == node].tolist()
 
 
-@pytest.mark.parametrize("name", ["BRPBinaryRelation", "NeuralPredictor"])
-def test_new_operations_are_blank_where_that_is_asked_for(name: str, data: Data) -> None:
-    model = make(name, {**CELLS[name], "epochs": 1, "blank_new": True}).fit(data.cells[:20], data.y[:20])
+@pytest.mark.parametrize(("name", "more"), [("BRPBinaryRelation", {}), ("NeuralPredictor", {}),
+                                            ("NeuralPredictor", {"convolution": False})])
+def test_new_operations_are_blank_where_that_is_asked_for(name: str, more: dict[str, Any], data: Data) -> None:
+    model = make(name, {**CELLS[name], **more, "epochs": 1, "blank_new": True}).fit(data.cells[:20], data.y[:20])
     one, two, known = (Cell(("input", op, "output"), ((0, 1), (1, 2))) for op in ("new a", "new b", "nor_conv_3x3"))
     a, b, c = model.predict([one, two, known])
     assert a == pytest.approx(b, abs=1e-6)
