@@ -1,6 +1,6 @@
 """Every strategy on four spaces: the best value found against the number of networks asked about, 20 seeds.
 
-    python benchmarks/search.py                                     # everything -> results/search.json, about 4 hours of a core
+    python benchmarks/search.py                                     # everything -> results/search.json, 2.5 hours of a core
     python benchmarks/search.py --task nasbench201 --strategy cg --strategy random --seeds 5 --name trial
 
 Tasks: NAS-Bench-101 and -201 by their tables (CIFAR-10 test accuracy, mean of the benchmark's runs: a search sees what the
