@@ -26,6 +26,7 @@ import _record
 import numpy as np
 
 from cg import GraphSet, features, spectrum
+from cg.recent_statistics import forget
 from cg.spectra import dense_spectrum
 from evo_search import get_space
 
@@ -142,6 +143,7 @@ def predict() -> dict[str, Any]:
         for label, encoder in (("default", None), ("with encoder", f"default-without-{target.family}")):
             CGPredictor(encoder, ()).fit(graphs.graphs[:5], graphs.label()[:5])  # compiles, imports
             model = CGPredictor(encoder, sources, 0)
+            forget()
             t = time.perf_counter()
             model.fit([graphs.graphs[i] for i in labelled], graphs.label()[labelled])
             fit_s = time.perf_counter() - t
@@ -195,10 +197,12 @@ def _dense(graphs: Any) -> None:
 def _fit_and_predict(settings: Any, known: Any, y: Any, chosen: Any) -> None:
     from finetune import CGPredictor
 
+    forget()
     CGPredictor(**settings).fit(known, y).predict(chosen)
 
 
 def _drop(model: Any, graphs: Any) -> None:
+    forget()
     model.predict(graphs)
 
 

@@ -16,9 +16,9 @@ from evo_search import get_space
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> Iterator[None]:
-    module._rows.clear()
+    module.forget()
     yield
-    module._rows.clear()
+    module.forget()
 
 
 def graphs(n: int, seed: int = 0) -> list[Graph]:
@@ -39,6 +39,9 @@ def test_a_graph_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(module.recent_statistics(known[:3]), expected[:3])
     np.testing.assert_array_equal(module.recent_statistics(known[::-1]), expected[::-1])
     assert asked == [3, 2]
+    module.forget()
+    module.recent_statistics(known)
+    assert asked == [3, 2, 5]
     found = module.recent_statistics(known)
     found[:] = 0  # the caller's own
     np.testing.assert_array_equal(module.recent_statistics(known), expected)
