@@ -134,6 +134,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         self.families_ = np.array([g.family for g in graphs])
         if all(self.families_) and len(set(self.families_)) >= ENOUGH_FAMILIES:
             self.stack_ = Stack(mixture.members, raw["log"], z - opinion, self.families_)
+        elif not any(weight for (view, _), weight in mixture.weights.items() if view == "operators"):
+            self.operators_ = None  # what nobody asks for is not read
         self.scale_ = LabelScale(labels, z)
         self.agreement_ = agreement(labels, mixture.left_out + opinion)
         return self
