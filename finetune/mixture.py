@@ -15,8 +15,8 @@ SUMS = {"sum": 0.0, "sum and local": 0.3}  # and of the part of sums over operat
 EVIDENCE_TEMPERATURE = 2.0
 LEAST = 1e-4  # share of a member that counts
 # Logarithm of how much less likely a sum is before the labels, and more so below so many: few labels make it look right by
-# chance, and fewer than the last number are not asked.
-SUM_ODDS, MANY, SUM_LABELS = -3.0, 40, 20
+# chance.
+SUM_ODDS, MANY = -3.0, 40
 
 Member = tuple[str, str]  # view and kernel
 
@@ -37,8 +37,6 @@ class Mixture:
         self.members: dict[Member, GaussianProcess] = {}
         for view, x in views.items():
             if isinstance(x, Operators):
-                if len(z) < SUM_LABELS:
-                    continue
                 self.members |= {(view, name): SumProcess(local).fit(x, z) for name, local in SUMS.items()}
             else:
                 self.members |= {(view, name): GaussianProcess(linear).fit(x, z) for name, linear in KERNELS.items()}

@@ -22,6 +22,7 @@ from finetune.gp import GaussianProcess, matern
 
 LENGTHS = (0.3, 1.0, 3.0)  # how far alike reaches from one operator to another, in doublings of a size
 MOST = 1024  # operators that stand for all
+SUM_LABELS = 20  # fewer labelled networks make a sum look right by chance, and are not read as such
 _CHUNK = 4096  # networks at a time
 _WINDOW = Column(lambda _, spec: _window(spec), np.float32, 2)
 

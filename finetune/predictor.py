@@ -2,7 +2,8 @@
 
 Gaussian processes look at the statistics of a network: on a logarithmic and on a natural scale, each with two ideas of what
 counts, the wiring or the sizes, and with and without a straight line. Leave-one-out evidence on the user's labels decides how
-much each of the eight counts. What other families and the networks' size say is their common mean, firmly with few labels and
+much each of the eight counts, and from twenty labels on two more that see a network as a sum over its operators
+(``finetune.operators``). What other families and the networks' size say is their common mean, firmly with few labels and
 hardly at all with many. An encoder's embedding joins eight more.
 """
 
@@ -23,7 +24,7 @@ from finetune.explanation import Explanation, doubts, explain, novelty
 from finetune.families import ENOUGH_FAMILIES, Stack
 from finetune.gp import Standardizer
 from finetune.mixture import Mixture
-from finetune.operators import OperatorReader
+from finetune.operators import SUM_LABELS, OperatorReader
 from finetune.prior import Prior
 from finetune.sources import resolve
 from finetune.storage import read, save
@@ -107,7 +108,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         """``fit`` after its checks; ``others``: statistics ``[R, F]`` of the unlabelled networks, if there are any."""
         self.graphs_, self.labels_ = graphs, labels
         self.encoder_ = _load(self.encoder)
-        self.operators_ = OperatorReader(graphs) if graphs else None
+        self.operators_ = OperatorReader(graphs) if len(graphs) >= SUM_LABELS else None
         raw = self._inputs(graphs)
         self._consult(raw["log"], others)
         self.mixture_: Mixture | None = None

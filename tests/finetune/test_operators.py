@@ -12,8 +12,8 @@ from cg.node_features import node_matrix
 from evo_search import get_space
 from finetune import CGPredictor, metrics
 from finetune import operators as module
-from finetune.mixture import SUM_LABELS, SUM_ODDS, Mixture
-from finetune.operators import LENGTHS, OperatorReader, SumProcess, count
+from finetune.mixture import SUM_ODDS, Mixture
+from finetune.operators import LENGTHS, SUM_LABELS, OperatorReader, SumProcess, count
 from finetune.targets import fit_on_scores
 
 
