@@ -74,23 +74,29 @@ class GaussianProcess:
 
     def _distance(self, x: np.ndarray) -> np.ndarray:
         """Euclidean distances ``[B, n]`` to the fitted rows, divided by the root of the number of columns."""
-        from scipy.spatial.distance import cdist
-
-        return np.asarray(cdist(x, self.x)) / max(np.sqrt(x.shape[1]), 1.0)
+        return distances(x, self.x) / max(np.sqrt(x.shape[1]), 1.0)
 
     def _line(self, x: np.ndarray) -> np.ndarray:
         """The linear kernel's part ``[B, n]`` of the covariance with the fitted rows."""
         return np.asarray(x @ self.x.T) * (self.linear / max(x.shape[1], 1)) if self.linear else np.zeros(1)
 
+    def mean(self, x: np.ndarray) -> np.ndarray:
+        """Mean ``[B]``."""
+        return np.asarray(self._covariances(x) @ self.weights)
+
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (label noise included), each ``[B]``."""
-        k = matern(self._distance(x) / self.setting) + self._line(x)
-        return self._conditional(k, 1.0 + self.linear * (x * x).sum(1) / max(x.shape[1], 1))
-
-    def _conditional(self, k: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation ``[B]`` from covariances ``[B, n]`` with the fitted rows and variances ``[B]``."""
-        variance = own + self.noise - np.einsum("ij,jk,ik->i", k, self.inverse, k, optimize=True)
+        k = self._covariances(x)
+        variance = self._variances(x) + self.noise - np.einsum("ij,ij->i", k @ self.inverse, k)
         return k @ self.weights, np.sqrt(self.signal * np.maximum(variance, 1e-9))
+
+    def _covariances(self, x: np.ndarray) -> np.ndarray:
+        """Covariances ``[B, n]`` with the fitted rows, in units of the signal's variance."""
+        return matern(self._distance(x) / self.setting) + self._line(x)
+
+    def _variances(self, x: np.ndarray) -> np.ndarray:
+        """Variances ``[B]`` before there are labels, in the same unit."""
+        return np.asarray(1.0 + self.linear * (x * x).sum(1) / max(x.shape[1], 1))
 
     def leave_one_out(self) -> tuple[np.ndarray, float]:
         """Leave-one-out means ``[B]`` and mean log density. Source: Rasmussen and Williams (2006), Eq. 5.10 to 5.12."""
@@ -98,6 +104,14 @@ class GaussianProcess:
         residual, variance = self.weights / diagonal, self.signal / diagonal
         density = -0.5 * np.log(2 * np.pi * variance) - 0.5 * residual**2 / variance
         return self.z - residual, float(density.mean())
+
+
+def distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Euclidean distances ``[B, n]`` of rows ``x [B, F]`` and ``y [n, F]``, by one product of matrices."""
+    square = x @ (-2.0 * y.T)
+    square += (x * x).sum(1)[:, None]
+    square += (y * y).sum(1)
+    return np.asarray(np.sqrt(np.maximum(square, 0.0, out=square), out=square))
 
 
 def matern(r: np.ndarray) -> np.ndarray:

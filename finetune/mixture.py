@@ -51,10 +51,19 @@ class Mixture:
         self.weights: dict[Member, float] = {k: float(w / total) for k, w in weight.items()}
         self.left_out = np.asarray(sum(self.weights[k] * means for k, (means, _) in found.items()))
 
+    def means(self, views: Mapping[str, Any], every: bool = False) -> dict[Member, np.ndarray]:
+        """The means ``[B]`` of members that count, or of ``every`` one."""
+        return {k: g.mean(views[k[0]]) for k, g in self.members.items() if every or self.weights[k]}
+
+    def mean(self, means: Mapping[Member, np.ndarray]) -> np.ndarray:
+        """Mean ``[B]`` of the mixture, given those of its members."""
+        return np.asarray(sum(w * means[k] for k, w in self.weights.items() if w))
+
     def predict(self, views: Mapping[str, Any], every: bool = False,
                 ) -> tuple[np.ndarray, np.ndarray, dict[Member, np.ndarray]]:
         """Mean and standard deviation of the mixture, each ``[B]``; the means of members that count, or of ``every`` one."""
         found = {k: g.predict(views[k[0]]) for k, g in self.members.items() if every or self.weights[k]}
-        mean = sum(self.weights[k] * m for k, (m, _) in found.items())
+        means = {k: m for k, (m, _) in found.items()}
+        mean = self.mean(means)
         second = sum(self.weights[k] * (m * m + s * s) for k, (m, s) in found.items())
-        return np.asarray(mean), np.sqrt(np.maximum(second - mean * mean, 1e-12)), {k: m for k, (m, _) in found.items()}
+        return mean, np.sqrt(np.maximum(second - mean * mean, 1e-12)), means

@@ -23,7 +23,6 @@ from finetune.gp import GaussianProcess, matern
 LENGTHS = (0.3, 1.0, 3.0)  # how far alike reaches from one operator to another, in doublings of a size
 MOST = 1024  # operators that stand for all
 SUM_LABELS = 20  # fewer labelled networks make a sum look right by chance, and are not read as such
-_CHUNK = 4096  # networks at a time
 _WINDOW = Column(lambda _, spec: _window(spec), np.float32, 2)
 
 
@@ -32,7 +31,7 @@ class Operators(NamedTuple):
 
     Attributes:
         cross: covariances with the labelled networks ``[L, B, n]``, of mean 1 on these networks' own variances.
-        own: variances ``[L, B]``.
+        own: variances ``[L, B]``; ``[L, 0]`` if nobody asks for deviations.
         near: standardised statistics ``[B, F]``.
     """
 
@@ -62,45 +61,28 @@ class OperatorReader:
             often = np.argsort(-np.asarray(counts.sum(0)).ravel(), kind="stable")
             specs = specs[np.sort(often[:MOST])]
         self._place, self._op = _places(specs), op_rows(specs)
-        self._read: dict[int, int] = {}  # row of the table below by number of an operator
-        self._maps, self._known, self._centres, self._scales = [], [], [], []
-        for length in LENGTHS:
-            values, vectors = np.linalg.eigh(self._alike(specs, length))
-            keep = values > 1e-6 * values[-1]
-            self._maps.append(vectors[:, keep] / np.sqrt(values[keep]))
-        self._each = [np.zeros((0, into.shape[1])) for into in self._maps]
-        for number, (features, _) in enumerate(self._features(graphs)):
-            self._centres.append(features.mean(0))
-            self._known.append(features - self._centres[number])
-            self._scales.append(max(float((self._known[number] ** 2).sum(1).mean()), 1e-12))
+        self._read: dict[int, int] = {}  # row of the tables below by number of an operator
+        self._lengths = [_Length(self._alike(specs, length)) for length in LENGTHS]
+        counts, rows = self._rows(graphs)
+        for of in self._lengths:
+            of.teach(counts, rows)
 
-    def __call__(self, graphs: Sequence[Graph], near: np.ndarray | None = None) -> Operators:
-        """What ``SumProcess`` reads of ``B`` graphs; ``near``: their standardised statistics, if they are needed."""
-        cross = np.zeros((len(LENGTHS), len(graphs), len(self._known[0])))
-        own = np.zeros((len(LENGTHS), len(graphs)))
-        for first in range(0, len(graphs), _CHUNK):
-            part = slice(first, first + _CHUNK)
-            for i, (features, rest) in enumerate(self._features(graphs[part])):
-                features = features - self._centres[i]
-                cross[i, part] = features @ self._known[i].T / self._scales[i]
-                own[i, part] = ((features**2).sum(1) + rest) / self._scales[i]
-        return Operators(cross, own, np.zeros((len(graphs), 0)) if near is None else near)
+    def __call__(self, graphs: Sequence[Graph], variances: bool = True) -> Operators:
+        """What a ``SumProcess`` reads of ``B`` graphs, but for their statistics; ``variances``: also for deviations."""
+        counts, rows = self._rows(graphs)
+        cross = np.stack([of.cross(counts, rows) for of in self._lengths])
+        own = np.stack([of.own(counts, rows) for of in self._lengths]) if variances else np.zeros((len(LENGTHS), 0))
+        return Operators(cross, own, np.zeros((len(graphs), 0)))
 
-    def _features(self, graphs: Sequence[Graph]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """By length: features ``[B, m]`` whose products are covariances, and the variance ``[B]`` that they miss."""
+    def _rows(self, graphs: Sequence[Graph]) -> tuple[sparse.csr_matrix, np.ndarray]:
+        """How often operators occur ``[B, U]``, and their rows ``[U]`` in the tables, which learn the new ones."""
         counts, specs = count(graphs)
         new = [int(i) for i in specs if int(i) not in self._read]
         if new:
             self._read |= {i: len(self._read) + n for n, i in enumerate(new)}
-            self._each = [np.vstack([each, self._alike(np.array(new), length) @ into])
-                          for each, length, into in zip(self._each, LENGTHS, self._maps, strict=True)]
-        rows = [self._read[int(i)] for i in specs]
-        found = []
-        for every in self._each:
-            each = every[rows]
-            missed = np.maximum(1.0 - (each * each).sum(1), 0.0)
-            found.append((np.asarray(counts @ each), np.asarray(counts.power(2) @ missed)))
-        return found
+            for of, length in zip(self._lengths, LENGTHS, strict=True):
+                of.read(self._alike(np.array(new), length))
+        return counts, np.array([self._read[int(i)] for i in specs], np.int64)
 
     def _alike(self, specs: np.ndarray, length: float) -> np.ndarray:
         """Covariance ``[U, M]`` of operators with those that stand for all."""
@@ -108,6 +90,46 @@ class OperatorReader:
 
         same = op_rows(specs)[:, None] == self._op
         return np.exp(-cdist(_places(specs), self._place, "sqeuclidean") / (2 * length**2)) * same
+
+
+class _Length:
+    """Sums of one length. An operator has features ``[m]`` whose products are covariances, and a network has their sum.
+
+    ``alike [M, M]``: covariances of the operators that stand for all.
+    """
+
+    def __init__(self, alike: np.ndarray) -> None:
+        values, vectors = np.linalg.eigh(alike)
+        keep = values > 1e-6 * values[-1]
+        self._into = vectors[:, keep] / np.sqrt(values[keep])
+        self._each = np.zeros((0, self._into.shape[1]))
+        self._known = np.zeros((0, self._into.shape[1]))  # less their mean, of the labelled networks
+        self._with = np.zeros((0, 0))  # covariances of an operator with these
+
+    def read(self, alike: np.ndarray) -> None:
+        """Learn of new operators, by their covariances ``[U, M]``."""
+        each = alike @ self._into
+        self._each = np.vstack([self._each, each])
+        self._with = np.vstack([self._with, each @ self._known.T])
+
+    def teach(self, counts: sparse.csr_matrix, rows: np.ndarray) -> None:
+        """Learn which the labelled networks ``[n, U]`` are."""
+        features = np.asarray(counts @ self._each[rows])
+        self._centre = features.mean(0)
+        self._known = features - self._centre
+        self._scale = max(float((self._known**2).sum(1).mean()), 1e-12)
+        self._with, self._usual = self._each @ self._known.T, self._known @ self._centre
+
+    def cross(self, counts: sparse.csr_matrix, rows: np.ndarray) -> np.ndarray:
+        """Covariances ``[B, n]`` of networks with the labelled ones."""
+        return np.asarray((counts @ self._with[rows] - self._usual) / self._scale)
+
+    def own(self, counts: sparse.csr_matrix, rows: np.ndarray) -> np.ndarray:
+        """Variances ``[B]``, with what the operators that stand for all do not tell."""
+        each = self._each[rows]
+        missed = np.maximum(1.0 - (each * each).sum(1), 0.0)
+        features = np.asarray(counts @ each) - self._centre
+        return np.asarray(((features**2).sum(1) + counts.power(2) @ missed) / self._scale)
 
 
 class SumProcess(GaussianProcess):
@@ -130,9 +152,11 @@ class SumProcess(GaussianProcess):
         self._choose(((shares, np.tensordot(shares, x.cross, 1) + also, 0.0) for shares in self.SHARES), z)
         return self
 
-    def predict(self, x: Operators) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
-        k = np.tensordot(self.setting, x.cross, 1) + self._also(x.near)
-        return self._conditional(k, np.tensordot(self.setting, x.own, 1) + self.local)
+    def _covariances(self, x: Operators) -> np.ndarray:  # type: ignore[override]
+        return np.asarray(np.tensordot(self.setting, x.cross, 1) + self._also(x.near))
+
+    def _variances(self, x: Operators) -> np.ndarray:  # type: ignore[override]
+        return np.asarray(np.tensordot(self.setting, x.own, 1) + self.local)
 
     def _also(self, near: np.ndarray) -> np.ndarray:
         return self.local * matern(self._distance(near) / self.LENGTH) if self.local else np.zeros(1)

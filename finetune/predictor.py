@@ -168,7 +168,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def predict(self, graphs: Sequence[Graph], return_std: bool = False) -> Any:
         """Scores ``[B]`` in label units; with ``return_std`` also their standard deviation ``[B]``, label noise included."""
-        mean, std = self.in_label_units(*self.predict_normal(graphs))
+        mean, std = self.in_label_units(*self._scores(graphs, return_std))
         return (mean, std) if return_std else mean
 
     def in_label_units(self, mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -192,12 +192,16 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def predict_normal(self, graphs: Sequence[Graph]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation ``[B]`` of scores (``finetune.targets.power_scores``), before the map to label units."""
+        return self._scores(graphs, True)
+
+    def _scores(self, graphs: Sequence[Graph], deviations: bool) -> tuple[np.ndarray, np.ndarray]:
+        """As ``predict_normal``; without ``deviations``, which cost time, these mean nothing."""
         self._fitted()
         graphs = _graphs(graphs)
         found = [np.zeros((2, 0))]
         for first in range(0, len(graphs), _CHUNK):
             part = graphs[first:first + _CHUNK]
-            found.append(np.stack(self._score(self._inputs(part), np.array([g.family for g in part]))))
+            found.append(np.stack(self._score(self._inputs(part, deviations), np.array([g.family for g in part]), deviations)))
         mean, std = np.hstack(found)
         return mean, std
 
@@ -211,10 +215,15 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             raw["operators"] = self.operators_([graph]).repeated(len(rows), usual)
         return self._score(raw, np.full(len(rows), graph.family))
 
-    def _score(self, raw: dict[str, Any], families: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _score(self, raw: dict[str, Any], families: np.ndarray, deviations: bool = True) -> tuple[np.ndarray, np.ndarray]:
         mean, std = np.zeros(len(families)), np.ones(len(families))
         if self.mixture_ is not None:
-            mean, std, means = self.mixture_.predict(self._views(raw), every=self.stack_ is not None)
+            views, every = self._views(raw), self.stack_ is not None
+            if deviations:
+                mean, std, means = self.mixture_.predict(views, every)
+            else:
+                means = self.mixture_.means(views, every)
+                mean = self.mixture_.mean(means)
             if self.stack_ is not None:
                 new = ~np.isin(families, self.families_)
                 mean = np.where(new, self.stack_.predict(means, raw["log"]), mean)
@@ -227,7 +236,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def rank(self, graphs: Sequence[Graph]) -> np.ndarray:
         """Positions of the graphs from best to worst, int64 ``[B]``."""
-        return np.argsort(-self.predict_normal(graphs)[0], kind="stable")
+        return np.argsort(-self._scores(graphs, False)[0], kind="stable")
 
     def suggest(self, graphs: Sequence[Graph], n: int) -> np.ndarray:
         """Positions of the ``n`` candidates whose labels would now teach most, int64 ``[n]`` (``finetune.suggest``)."""
@@ -268,11 +277,11 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             raise LeakageError(f"{len(twice)} of {len(graphs)} test graphs are among the labelled ones (first: number "
                                f"{twice[0]}, {graphs[twice[0]].name!r}); leave them out of the test")
 
-    def _inputs(self, graphs: Sequence[Graph]) -> dict[str, Any]:
+    def _inputs(self, graphs: Sequence[Graph], deviations: bool = True) -> dict[str, Any]:
         """Unscaled input blocks, each ``[B, ...]``, and the ``Operators``."""
         blocks: dict[str, Any] = dict(scales(recent_statistics(graphs)))
         if self.operators_ is not None:
-            blocks["operators"] = self.operators_(graphs)
+            blocks["operators"] = self.operators_(graphs, deviations)
         if self.encoder_ is not None:
             blocks["embedding"] = self.encoder_.embed(graphs).astype(np.float64)
         return blocks

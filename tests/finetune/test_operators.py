@@ -57,8 +57,9 @@ def test_what_no_labelled_operator_tells_is_variance_of_its_own() -> None:
     cross = np.array([alike(stranger, b, length) for b in known])
     found = reader([stranger]).own[0][0] * scale
     assert found == pytest.approx(alike(stranger, stranger, length) - 2 * cross.mean() + k.mean(), rel=0.02)
-    missed = reader._features([stranger])[0][1][0]
-    assert missed > 0.05 * found
+    counts, rows = reader._rows([stranger])
+    missed = counts.power(2) @ (1.0 - (reader._lengths[0]._each[rows] ** 2).sum(1))
+    assert missed[0] > 0.05 * found
 
 
 def test_operators_are_summed_in_an_order_that_no_process_decides() -> None:
@@ -91,6 +92,7 @@ def test_a_sum_over_operators_is_learned_where_statistics_learn_less() -> None:
                       (costs[:50] - costs.mean()) / costs.std())
     stats = without.predict({k: v for k, v in model._views(model._inputs(rest)).items() if k != "operators"})[0]
     assert metrics.spearman(costs[50:], model.predict(rest)) > metrics.spearman(costs[50:], stats) + 0.02
+    np.testing.assert_allclose(model.predict(rest), model.predict(rest, return_std=True)[0], rtol=1e-12)
     said = model.explain(rest[0])
     assert any(e.name == "operators" for e in said.groups)
 
@@ -108,7 +110,7 @@ def test_sum_process_leaves_one_out_as_a_refit_does() -> None:
     known = graphs()[:20]
     z = np.random.default_rng(1).normal(size=20)
     reader = OperatorReader(known)
-    x = reader(known, np.random.default_rng(2).normal(size=(20, 3)))
+    x = reader(known)._replace(near=np.random.default_rng(2).normal(size=(20, 3)))
     process = SumProcess(0.3).fit(x, z)
     kernel = np.tensordot(process.setting, x.cross, 1) + process._also(x.near) + process.noise * np.eye(20)
     keep = np.arange(20) != 7
