@@ -23,7 +23,7 @@ import argparse
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,8 @@ class Frozen:
         self.standard = Standardizer(x)
         views = {"embedding": self.standard(x)}
 
-        def learned(z: np.ndarray) -> tuple[Mixture, np.ndarray]:
-            mixture = Mixture(views, z)
-            return mixture, mixture.left_out
+        def learned(scores: Sequence[np.ndarray]) -> list[tuple[Mixture, np.ndarray]]:
+            return [(mixture, mixture.left_out) for mixture in Mixture.fit(views, scores)]
 
         self.mixture, _ = fit_on_scores(y, learned)
         return self

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -48,29 +49,39 @@ class GaussianProcess:
 
     def fit(self, x: np.ndarray, z: np.ndarray) -> GaussianProcess:
         """``x [B, F]`` standardised inputs, ``z [B]`` targets with mean about 0."""
-        self.x, self.z = x, z
+        return self.fit_each(x, (z,))[0]
+
+    def fit_each(self, x: np.ndarray, targets: Sequence[np.ndarray]) -> list[GaussianProcess]:
+        """A process for each of several targets ``[B]`` of the same rows, which takes hardly longer than one."""
+        self.x = x
         distance, line = self._distance(x), self._line(x)
         likely, deviation = self.LIKELY[0]
-        self._choose(((length, matern(distance / length) + line, -0.5 * (np.log(length / likely) / deviation) ** 2)
-                      for length in self.LENGTHS), z)
-        return self
+        return self._choose(((length, matern(distance / length) + line, -0.5 * (np.log(length / likely) / deviation) ** 2)
+                             for length in self.LENGTHS), targets)
 
-    def _choose(self, kernels: Iterable[tuple[Any, np.ndarray, float]], z: np.ndarray) -> None:
-        """Keep the likeliest setting and noise; ``kernels``: setting, covariance ``[B, B]``, logarithm of its prior."""
-        n, best = len(z), -np.inf
-        likely, deviation = self.LIKELY[1]
+    def _choose(self, kernels: Iterable[tuple[Any, np.ndarray, float]], targets: Sequence[np.ndarray]) -> list[Any]:
+        """Copies with the likeliest setting and noise; ``kernels``: setting, covariance ``[B, B]``, logarithm of its prior."""
+        n, likely, deviation = len(targets[0]), *self.LIKELY[1]
+        best: list[tuple[Any, ...]] = [(-np.inf,)] * len(targets)
         for setting, kernel, prior in kernels:
             values, vectors = np.linalg.eigh(kernel)
-            rotated = vectors.T @ z
-            for noise in self.NOISES:
-                total = np.maximum(values, 0.0) + noise
-                signal = max(float((rotated * rotated / total).mean()), 1e-12)
-                evidence = prior - 0.5 * n * np.log(signal) - 0.5 * float(np.log(total).sum())
-                evidence -= 0.5 * (np.log(noise / likely) / deviation) ** 2
-                if evidence > best:
-                    best, self.setting, self.noise, self.signal = evidence, setting, noise, signal
-                    self.inverse = (vectors / total) @ vectors.T
+            for i, z in enumerate(targets):
+                rotated = vectors.T @ z
+                for noise in self.NOISES:
+                    total = np.maximum(values, 0.0) + noise
+                    signal = max(float((rotated * rotated / total).mean()), 1e-12)
+                    evidence = prior - 0.5 * n * np.log(signal) - 0.5 * float(np.log(total).sum())
+                    evidence -= 0.5 * (np.log(noise / likely) / deviation) ** 2
+                    if evidence > best[i][0]:
+                        best[i] = evidence, setting, noise, signal, total, vectors
+        return [copy(self)._settle(z, *found) for z, (_, *found) in zip(targets, best, strict=True)]
+
+    def _settle(self, z: np.ndarray, setting: Any, noise: float, signal: float, total: np.ndarray,
+                vectors: np.ndarray) -> GaussianProcess:
+        self.z, self.setting, self.noise, self.signal = z, setting, noise, signal
+        self.inverse = (vectors / total) @ vectors.T
         self.weights = self.inverse @ z
+        return self
 
     def _distance(self, x: np.ndarray) -> np.ndarray:
         """Euclidean distances ``[B, n]`` to the fitted rows, divided by the root of the number of columns."""

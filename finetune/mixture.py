@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,34 +22,41 @@ Member = tuple[str, str]  # view and kernel
 
 
 class Mixture:
-    """A process for every view and kernel.
-
-    Args:
-        views: by name standardised inputs ``[B, F]``, or ``Operators``.
-        z: what to learn, ``[B]``, mean about 0.
+    """A process for every view and kernel, fitted to the same ``B`` labels.
 
     Attributes:
         members, evidence, weights: by view and kernel: the processes, their mean leave-one-out log densities, their shares.
         left_out: mean of the mixture about each network without its own label, ``[B]``.
     """
 
-    def __init__(self, views: Mapping[str, np.ndarray | Operators], z: np.ndarray) -> None:
-        self.members: dict[Member, GaussianProcess] = {}
-        for view, x in views.items():
-            if isinstance(x, Operators):
-                self.members |= {(view, name): SumProcess(local).fit(x, z) for name, local in SUMS.items()}
-            else:
-                self.members |= {(view, name): GaussianProcess(linear).fit(x, z) for name, linear in KERNELS.items()}
+    def __init__(self, members: Mapping[Member, GaussianProcess]) -> None:
+        self.members = dict(members)
         found = {k: g.leave_one_out() for k, g in self.members.items()}
         self.evidence = {k: density for k, (_, density) in found.items()}
-        odds = SUM_ODDS * max(1.0, MANY / len(z))
-        logs = {k: (v * len(z) + odds * (k[1] in SUMS)) / EVIDENCE_TEMPERATURE for k, v in self.evidence.items()}
+        n = len(next(iter(self.members.values())).z)
+        odds = SUM_ODDS * max(1.0, MANY / n)
+        logs = {k: (v * n + odds * (k[1] in SUMS)) / EVIDENCE_TEMPERATURE for k, v in self.evidence.items()}
         weight = {k: np.exp(v - max(logs.values())) for k, v in logs.items()}
         total = sum(weight.values())
         weight = {k: w if w >= LEAST * total else 0.0 for k, w in weight.items()}
         total = sum(weight.values())
         self.weights: dict[Member, float] = {k: float(w / total) for k, w in weight.items()}
         self.left_out = np.asarray(sum(self.weights[k] * means for k, (means, _) in found.items()))
+
+    @classmethod
+    def fit(cls, views: Mapping[str, np.ndarray | Operators], targets: Sequence[np.ndarray]) -> list[Mixture]:
+        """A mixture for each of several targets ``[B]`` with mean about 0.
+
+        ``views``: by name standardised inputs ``[B, F]``, or ``Operators``.
+        """
+        members: list[dict[Member, GaussianProcess]] = [{} for _ in targets]
+        for view, x in views.items():
+            sums = isinstance(x, Operators)
+            for name, setting in (SUMS if sums else KERNELS).items():
+                process: Any = SumProcess(setting) if sums else GaussianProcess(setting)
+                for found, fitted in zip(members, process.fit_each(x, targets), strict=True):
+                    found[view, name] = fitted
+        return [cls(found) for found in members]
 
     def means(self, views: Mapping[str, Any], every: bool = False) -> dict[Member, np.ndarray]:
         """The means ``[B]`` of members that count, or of ``every`` one."""

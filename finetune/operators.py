@@ -145,12 +145,11 @@ class SumProcess(GaussianProcess):
         super().__init__()
         self.local = local
 
-    def fit(self, x: Operators, z: np.ndarray) -> SumProcess:  # type: ignore[override]
-        """``x``: the labelled networks ``[B]``, ``z [B]`` targets with mean about 0."""
-        self.x, self.z = x.near, z
+    def fit_each(self, x: Operators, targets: Sequence[np.ndarray]) -> list[SumProcess]:  # type: ignore[override]
+        """As of a ``GaussianProcess``; ``x``: the labelled networks ``[B]``."""
+        self.x = x.near
         also = self._also(x.near)
-        self._choose(((shares, np.tensordot(shares, x.cross, 1) + also, 0.0) for shares in self.SHARES), z)
-        return self
+        return self._choose(((shares, np.tensordot(shares, x.cross, 1) + also, 0.0) for shares in self.SHARES), targets)
 
     def _covariances(self, x: Operators) -> np.ndarray:  # type: ignore[override]
         return np.asarray(np.tensordot(self.setting, x.cross, 1) + self._also(x.near))

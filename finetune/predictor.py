@@ -126,9 +126,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             self.standard_["embedding"] = Standardizer(raw["embedding"])
         views = self._views(raw)
 
-        def learned(z: np.ndarray) -> tuple[Mixture, np.ndarray]:
-            mixture = Mixture(views, z - opinion)
-            return mixture, mixture.left_out + opinion
+        def learned(scores: Sequence[np.ndarray]) -> list[tuple[Mixture, np.ndarray]]:
+            return [(mixture, mixture.left_out + opinion) for mixture in Mixture.fit(views, [z - opinion for z in scores])]
 
         mixture, z = fit_on_scores(labels, learned, lambda m: max(m.evidence.values()))
         self.mixture_ = mixture

@@ -101,27 +101,22 @@ def agreement(y: np.ndarray, p: np.ndarray) -> float:
     return spearman(y, p) if len(y) > 2 and np.ptp(p) > 0 and np.ptp(y) > 0 else 0.0
 
 
-def fit_on_scores(y: np.ndarray, fit: Callable[[np.ndarray], tuple[T, np.ndarray]],
+def fit_on_scores(y: np.ndarray, fit: Callable[[Sequence[np.ndarray]], Sequence[tuple[T, np.ndarray]]],
                   density: Callable[[T], float] | None = None) -> tuple[T, np.ndarray]:
     """What ``fit`` made of ``power_scores(y)``, and these; or of ``normal_scores(y)``, where it is clearly better on them.
 
-    ``fit(z)`` returns a model and its leave-one-out predictions ``[B]``. Ranks are better where their order agrees with the
-    labels' by ``RANKS_BETTER`` more: where labels span orders of magnitude, or some of them are mistakes. With ``density``,
-    the mean logarithm of a model's leave-one-out density of its scores, labels that are only scaled are learned where they
-    are likelier than powers of them, densities being those of the labels: a sum over operators is one in its own unit.
+    ``fit`` returns for each of several scores a model and its leave-one-out predictions ``[B]``. Ranks are better where their
+    order agrees with the labels' by ``RANKS_BETTER`` more: where labels span orders of magnitude, or some of them are mistakes.
+    With ``density``, the mean logarithm of a model's leave-one-out density of its scores, labels that are only scaled are
+    learned where they are likelier than powers of them, densities being those of the labels: a sum over operators is one in its
+    own unit.
     """
-    found: list[tuple[float, T, np.ndarray, np.ndarray]] = []
-    for shape, odds in ((_power, 0.0), (_standard, STRAIGHT_ODDS)) if density else ((_power, 0.0),):
-        z, slope = shape(y)
-        model, left_out = fit(z)
-        found.append((len(y) * (density(model) + slope) + odds if density else 0.0, model, z, left_out))
-    _, model, z, left_out = max(found, key=lambda item: item[0])
-    agrees = agreement(y, left_out)
-    if agrees + RANKS_BETTER < 1.0:
-        ranks = normal_scores(y)
-        other, left_out = fit(ranks)
-        if agreement(y, left_out) > agrees + RANKS_BETTER:
-            return other, ranks
+    (z, slope), (straight, straight_slope), ranks = _power(y), _standard(y), normal_scores(y)
+    (model, left_out), (unbent, unbent_left_out), (ranked, ranked_left_out) = fit([z, straight, ranks])
+    if density and len(y) * (density(unbent) + straight_slope) + STRAIGHT_ODDS > len(y) * (density(model) + slope):
+        model, left_out, z = unbent, unbent_left_out, straight
+    if agreement(y, ranked_left_out) > agreement(y, left_out) + RANKS_BETTER:
+        return ranked, ranks
     return model, z
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,8 @@ class NativeEncoding(RegressorMixin, BaseEstimator):
         if self.model not in MODELS:
             raise CGError(f"model must be one of {', '.join(MODELS)}, got {self.model!r}")
         make = _ridge if self.model == "ridge" else _process
-        self.model_: Any = fit_on_scores(labels, partial(make, self._scaled(x)))[0]
+        scaled = self._scaled(x)
+        self.model_: Any = fit_on_scores(labels, lambda scores: make(scaled, scores))[0]
         return self
 
     def predict(self, networks: Sequence[Any] | np.ndarray) -> np.ndarray:
@@ -79,16 +79,15 @@ class NativeEncoding(RegressorMixin, BaseEstimator):
         return x
 
 
-def _ridge(x: np.ndarray, z: np.ndarray) -> tuple[Any, np.ndarray]:
+def _ridge(x: np.ndarray, targets: Sequence[np.ndarray]) -> list[tuple[Any, np.ndarray]]:
     from sklearn.linear_model import Ridge, RidgeCV
     from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-    model = RidgeCV(_STRENGTHS).fit(x, z)
-    return model, cross_val_predict(Ridge(model.alpha_), x, z, cv=LeaveOneOut())
+    models = [(RidgeCV(_STRENGTHS).fit(x, z), z) for z in targets]
+    return [(model, cross_val_predict(Ridge(model.alpha_), x, z, cv=LeaveOneOut())) for model, z in models]
 
 
-def _process(x: np.ndarray, z: np.ndarray) -> tuple[Any, np.ndarray]:
+def _process(x: np.ndarray, targets: Sequence[np.ndarray]) -> list[tuple[Any, np.ndarray]]:
     from finetune.gp import GaussianProcess
 
-    model = GaussianProcess().fit(x, z)
-    return model, model.leave_one_out()[0]
+    return [(model, model.leave_one_out()[0]) for model in GaussianProcess().fit_each(x, targets)]

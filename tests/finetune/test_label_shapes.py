@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -72,9 +74,10 @@ def test_ranks_are_learned_where_labels_span_orders_of_magnitude() -> None:
     x = rng.normal(size=(60, 4))
     z = x @ np.array([1.0, -0.5, 0.3, 0.0])
 
-    def fit(scores: np.ndarray) -> tuple[str, np.ndarray]:
-        process = GaussianProcess(1.0).fit(x, scores)
-        return "ranks" if np.array_equal(scores, normal_scores(y)) else "power", process.leave_one_out()[0]
+    def fit(targets: Sequence[np.ndarray]) -> list[tuple[str, np.ndarray]]:
+        fitted = GaussianProcess(1.0).fit_each(x, targets)
+        return [("ranks" if np.array_equal(scores, normal_scores(y)) else "power", process.leave_one_out()[0])
+                for scores, process in zip(targets, fitted, strict=True)]
 
     y = z
     assert fit_on_scores(y, fit)[0] == "power"
@@ -104,7 +107,8 @@ def test_mixture_is_a_weighted_sum_and_leaves_one_out() -> None:
     x = rng.normal(size=(25, 3))
     z = x[:, 0] + 0.1 * rng.normal(size=25)
     views = {"good": x, "noise": rng.normal(size=(25, 3))}
-    mixture = Mixture(views, z)
+    mixture, turned = Mixture.fit(views, [z, -z])
+    np.testing.assert_allclose(turned.left_out, -mixture.left_out, rtol=1e-9)
     assert sum(mixture.weights.values()) == pytest.approx(1.0)
     assert sum(w for (view, _), w in mixture.weights.items() if view == "good") > 0.99
     mean, std, means = mixture.predict(views)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -88,8 +89,8 @@ def test_a_sum_over_operators_is_learned_where_statistics_learn_less() -> None:
     model = CGPredictor(None, ()).fit(known, costs[:50])
     assert model.mixture_ is not None
     assert sum(w for (view, _), w in model.mixture_.weights.items() if view == "operators") > 0.9
-    without = Mixture({k: v for k, v in model._views(model._inputs(known)).items() if k != "operators"},
-                      (costs[:50] - costs.mean()) / costs.std())
+    without = Mixture.fit({k: v for k, v in model._views(model._inputs(known)).items() if k != "operators"},
+                          [(costs[:50] - costs.mean()) / costs.std()])[0]
     stats = without.predict({k: v for k, v in model._views(model._inputs(rest)).items() if k != "operators"})[0]
     assert metrics.spearman(costs[50:], model.predict(rest)) > metrics.spearman(costs[50:], stats) + 0.02
     np.testing.assert_allclose(model.predict(rest), model.predict(rest, return_std=True)[0], rtol=1e-12)
@@ -135,9 +136,10 @@ def test_labels_are_learned_as_they_are_where_that_is_likelier() -> None:
     rng = np.random.default_rng(3)
     y = np.exp(rng.normal(size=200))  # not normal, but said without error in its own unit
 
-    def fit(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        straight = np.corrcoef(scores, y)[0, 1] > 0.9999
-        return scores, scores + (0.001 if straight else 0.3) * rng.normal(size=len(y))
+    def fit(targets: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        straight = [np.corrcoef(scores, y)[0, 1] > 0.9999 for scores in targets]
+        noise = [(0.001 if s else 0.3) * rng.normal(size=len(y)) for s in straight]
+        return [(scores, scores + e) for scores, e in zip(targets, noise, strict=True)]
 
     def density(scores: np.ndarray) -> float:
         straight = np.corrcoef(scores, y)[0, 1] > 0.9999
