@@ -186,6 +186,8 @@ class CGSearch(GuidedStrategy):
 
 def places(state: State, genomes: Sequence[Any], similarity: float) -> np.ndarray:
     """Standardised graph statistics ``[n, d]``, divided by ``similarity`` times their median distance."""
+    from scipy.spatial.distance import pdist
+
     from cg.recent_statistics import recent_statistics
 
     x = recent_statistics([state.graph(g) for g in genomes]).astype(np.float64)
@@ -193,6 +195,5 @@ def places(state: State, genomes: Sequence[Any], similarity: float) -> np.ndarra
     used = spread > 1e-6 * np.maximum(1.0, np.abs(x.mean(0)))
     x = np.clip((x[:, used] - x[:, used].mean(0)) / spread[used], -4.0, 4.0)
     some = x[:: max(1, len(x) // 200)]
-    distance = np.sqrt(np.maximum(((some[:, None] - some[None]) ** 2).sum(2), 0.0))
-    middle = float(np.median(distance[np.triu_indices(len(some), 1)])) if len(some) > 1 else 1.0
+    middle = float(np.median(pdist(some))) if len(some) > 1 else 1.0
     return x / (similarity * (middle or 1.0))
