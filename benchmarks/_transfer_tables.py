@@ -96,11 +96,15 @@ def timm(results: Path) -> Table:
         group = [r for r in found if (r["method"], r["labels"]) == (method, labels)]
         over = [r["rho"] for r in group if r.get("rho") is not None]
         inside = np.array([r["inside"] for r in group])
-        share = f"{group[0]['above_macs']:.0%}, {group[0]['not_below_macs']:.0%}" if labels == 0 and method != "macs" else "–"
-        lines.append((f"`{method}`", labels, f"{over[0]:.3f}" if over else "–",
+        share = "–"
+        if labels == 0 and method != "macs":
+            above, possible, not_below = (group[0][k] for k in ("above_macs", "above_macs_possible", "not_below_macs"))
+            share = f"{above:.0%} of {possible:.0%}, {not_below:.0%}"
+        method, without, _ = method.partition(", unlabelled")
+        lines.append((f"`{method}`", "0, tested as with 5" if without else labels, f"{over[0]:.3f}" if over else "–",
                       spread(inside) if len(inside) > 1 else f"{inside[0]:.3f}", share, group[0]["families"]))
     return ("method", "labels of the family", "ρ over all rows", "ρ inside a family, mean",
-            "families above multiply-adds, not below", "families"), lines
+            "families above multiply-adds of those where that is possible, not below", "families"), lines
 
 
 def goals(results: Path) -> Table:
@@ -121,6 +125,8 @@ def goals(results: Path) -> Table:
     for r in rows(results, "timm"):
         if (r["method"], r["labels"]) == ("default", 0):
             add("timm, a family left out, labels of all others", 0, np.array([r["rho"]]), 0.88, "MACs .78")
+            lines.append((f"timm, share of families ordered above multiply-adds ({r['above_macs_possible']:.0%} possible)", 0,
+                          f"{r['above_macs']:.2f}", "–", "≥ 0.7", "**no**", "–"))
     return ("target", "labels", "ρ", "ρ, suggested labels", "aimed at", "reached", "best published"), lines
 
 

@@ -1,15 +1,16 @@
 """What labelled source families say about networks of a target family that has no labels, or few.
 
-A source speaks through a Gaussian process on the columns whose distributions overlap (Kolmogorov-Smirnov distance to a sample
-of target networks, which needs no labels), and counts by how many those are and by how well its order agrees with the labels
-there are. *Size* is one more opinion: in every family larger networks tend to be better, so it carries where no source
-resembles the target, and a source that speaks against it is believed less. What is said here is the mean of
-``CGPredictor``'s processes.
+A source speaks through a Gaussian process and a straight line on the columns whose distributions overlap (Kolmogorov-Smirnov
+distance to a sample of target networks, which needs no labels), and counts by how many those are and by how well its order
+agrees with the labels there are. The line reads where in its own family a network stands, column by column: what is above most
+of them there is taken for what is above most of them here. *Size* is one more opinion: in every family larger networks tend
+to be better, so it carries where no source resembles the target, and a source that speaks against it is believed less. What is
+said here is the mean of ``CGPredictor``'s processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,6 +22,9 @@ ALIKE, NEAR = 0.6, 0.25  # distance up to which a column overlaps; a family is n
 STANDARDISED = 0.8  # distance up to which a column of a far family overlaps after each family is standardised by itself
 ROWS = 700  # networks of a source that its processes know: all 2,000 rank the same and cost three times as much
 LENGTH, NOISE = 6.0, 0.1
+RIDGE = 0.03  # penalty of the line, for a network
+LINE, LINE_NEAR = 1.0, 2.0  # how much it counts beside a process, in a far family and in a near one
+FEW = 8.0  # networks of the target say where the others stand like so many of the source's
 REFERENCE = 512  # networks that stand for the target
 # Before there are labels a source is expected to agree with them by min(3 overlap, .85), less where it agrees with size by less
 # than CONSENT; that is believed like EXPECTED labels.
@@ -74,6 +78,47 @@ class _Process:
         return np.asarray(self._kernel(x) @ self.weights)
 
 
+class _Quantiles:
+    """Some columns as the share of networks below, less the mean of that over the source and over its spread there.
+
+    ``source [S, F]``; ``target [R, F]``, if given: shares are those among the target's networks and, like ``FEW`` more of them,
+    the source's.
+    """
+
+    def __init__(self, columns: np.ndarray, source: np.ndarray, target: np.ndarray | None = None) -> None:
+        self.columns = columns
+        self.steps = self._steps(source, np.full(len(source), 1.0 / len(source)))
+        self.mean, self.spread = 0.0, 1.0
+        own = self(source)
+        self.mean, self.spread = own.mean(0), np.maximum(own.std(0), 1e-6)
+        if target is not None:
+            each = np.repeat([FEW / len(source), 1.0], [len(source), len(target)]) / (FEW + len(target))
+            self.steps = self._steps(np.vstack([source, target]), each)
+
+    def _steps(self, rows: np.ndarray, each: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """By column its values, and the share of what is below them, half of what equals them included."""
+        found = []
+        for column in self.columns:
+            values, place = np.unique(rows[:, column], return_inverse=True)
+            weight = np.bincount(place, each)
+            found.append((values, weight.cumsum() - weight / 2))
+        return found
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        shares = [np.interp(x[:, c], *steps) for c, steps in zip(self.columns, self.steps, strict=True)]
+        return np.asarray((np.stack(shares, 1) - self.mean) / self.spread)
+
+
+class _Line:
+    """Ridge regression: rows ``x [n, F]``, scores ``y [n]``, both with mean about 0."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.slopes = np.linalg.solve(x.T @ x / len(x) + RIDGE * np.eye(x.shape[1]), x.T @ y / len(x))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(x @ self.slopes)
+
+
 class _Opinion:
     """One source as seen from a sample of target networks ``[R, len(SHARED)]``."""
 
@@ -87,13 +132,16 @@ class _Opinion:
         columns = np.flatnonzero(distance < ALIKE)
         if len(columns) < 3:
             columns = np.argsort(distance)[:3]
-        self.parts = [(_Scale(x, columns), _Process(known[:, columns], y))]
+        self.parts: list[tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = [
+            (_Quantiles(columns, x, reference), _Line(_Quantiles(columns, x)(x), source.scores)),
+            (_Scale(x, columns), _Process(known[:, columns], y))]
         if self.overlap < NEAR and len(reference) > 1:  # far: where a network stands within its own family counts as much
             varies = (x.std(0) > 1e-5) & (reference.std(0) > 1e-5)
             columns = np.flatnonzero(varies & (distances(known, _Scale(reference)(reference)) < STANDARDISED))
             if len(columns) > 2:
                 self.parts.append((_Scale(reference, columns), _Process(known[:, columns], y)))
         self.balance = [1.0 / max(float(p.std()), 1e-9) for p in self._each(reference)]
+        self.balance[0] *= LINE if self.overlap < NEAR else LINE_NEAR
 
     def _each(self, x: np.ndarray) -> list[np.ndarray]:
         return [process(scale(x)) for scale, process in self.parts]

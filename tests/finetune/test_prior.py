@@ -9,7 +9,7 @@ from cg import GraphSet
 from cg.global_statistics import statistics
 from evo_search import get_space
 from finetune.metrics import spearman
-from finetune.prior import ALIKE, LENGTH, NOISE, Prior, _Process, distances
+from finetune.prior import ALIKE, FEW, LENGTH, NOISE, RIDGE, Prior, _Line, _Process, _Quantiles, distances
 from finetune.sources import Source, load_source, size
 
 
@@ -35,6 +35,29 @@ def test_process_is_the_textbook_one() -> None:
     kernel = Matern(LENGTH * np.sqrt(5), length_scale_bounds="fixed", nu=1.5)
     expected = GaussianProcessRegressor(kernel, alpha=NOISE, optimizer=None).fit(x, y).predict(new)
     np.testing.assert_allclose(_Process(x, y)(new), expected, atol=1e-9)
+
+
+def test_line_is_ridge_regression() -> None:
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.default_rng(1)
+    x, y, new = rng.normal(size=(40, 5)), rng.normal(size=40), rng.normal(size=(7, 5))
+    expected = Ridge(RIDGE * 40, fit_intercept=False).fit(x, y).predict(new)
+    np.testing.assert_allclose(_Line(x, y)(new), expected, atol=1e-12)
+
+
+def test_quantiles_say_where_a_network_stands_in_its_own_family() -> None:
+    rng = np.random.default_rng(2)
+    source = rng.normal(size=(300, 3))
+    target = np.exp(2.0 * source + 1.0)  # other values, the same places
+    one, other = _Quantiles(np.array([2, 0]), source), _Quantiles(np.array([2, 0]), source, target)
+    place = (np.argsort(np.argsort(source[:, 2])) + 0.5) / 300
+    np.testing.assert_allclose(one(source)[:, 0], (place - place.mean()) / place.std())
+    assert spearman(one(source)[:, 1], other(target)[:, 1]) == pytest.approx(1.0)
+    few = _Quantiles(np.array([0]), source, target[:1])  # one network says little about its family
+    u = few(source)[:, 0] * few.spread[0] + few.mean[0]
+    np.testing.assert_allclose(u, (FEW * (np.argsort(np.argsort(source[:, 0])) + 0.5) / 300 + (source[:, 0] > target[0, 0]))
+                               / (FEW + 1), atol=2e-3)
 
 
 def test_size_is_that_of_the_graphs(chains: tuple[np.ndarray, np.ndarray]) -> None:
