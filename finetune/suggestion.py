@@ -29,7 +29,7 @@ def suggest(graphs: Sequence[Graph], n: int, labelled: Sequence[Graph] = (), ran
 
     Raises ``CGError`` if there are fewer than ``n`` different candidates.
     """
-    from cg.global_statistics import statistics
+    from cg.recent_statistics import recent_statistics
 
     seen = {g.digest for g in labelled}
     rows: list[int] = []
@@ -46,7 +46,7 @@ def suggest(graphs: Sequence[Graph], n: int, labelled: Sequence[Graph] = (), ran
     if not n:
         return np.zeros(0, np.int64)
     known = list(labelled)
-    left = covariance(statistics([*known, *(graphs[i] for i in rows)]))  # given what is chosen
+    left = covariance(recent_statistics([*known, *(graphs[i] for i in rows)]))  # given what is chosen
     chosen: list[int] = []
     for step in range(len(known) + n):
         if step < len(known):
