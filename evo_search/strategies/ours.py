@@ -37,6 +37,7 @@ class CGConfig:
             improvement; below 1, or what is hopeless but uncertain is asked about too often.
         learn_share: share of the answered networks, the best ones, that objectives are learned from, ``n_initial`` at least.
             What is far from any front can obey other rules, and teach these.
+        learn_recent: and all of the last so many batches, or what was found not to be good is asked for again.
         similarity: length scale of the kernel, in units of the median distance between candidates; small values only keep
             near copies apart, 0 chooses as if candidates had nothing to do with each other.
     """
@@ -54,9 +55,10 @@ class CGConfig:
     front_kappa: float = 0.4
     similarity: float = 0.5
     learn_share: float = 1.0
+    learn_recent: int = 3
 
     def __post_init__(self) -> None:
-        positive_integers(self, "n_initial", "batch_size", "n_parents", "pool_size", "rounds", "max_edits")
+        positive_integers(self, "n_initial", "batch_size", "n_parents", "pool_size", "rounds", "max_edits", "learn_recent")
         rates(self, "crossover_rate", "random_rate", "breed_rate", "learn_share")
         for name in ("kappa", "front_kappa", "similarity"):
             value = getattr(self, name)
@@ -112,8 +114,10 @@ class CGSearch(GuidedStrategy):
 
     def _taught(self, state: State) -> list[int]:
         """Which of ``state.ok`` objectives are learned from."""
-        better = {q.step for q in state.ranked[:max(self.settings.n_initial, round(self.settings.learn_share * len(state.ok)))]}
-        return [i for i, q in enumerate(state.ok) if q.step in better]
+        c, n = self.settings, len(state.ok)
+        better = {q.step for q in state.ranked[:max(c.n_initial, round(c.learn_share * n))]}
+        recent = max(c.n_initial, n - c.learn_recent * c.batch_size)
+        return [i for i, q in enumerate(state.ok) if i >= recent or q.step in better]
 
     def _of(self, name: str) -> Guide:
         if name not in self._guides:

@@ -738,16 +738,16 @@ def test_the_unit_of_an_objective_does_not_matter() -> None:
     assert [q.genome for q in small.history.queries] == [q.genome for q in large.history.queries]
 
 
-def test_objectives_are_learned_from_the_better_share() -> None:
-    search = CGSearch(settings=CGConfig(8, 4, pool_size=20, learn_share=0.5))
+def test_objectives_are_learned_from_the_better_share_and_the_last_batches() -> None:
+    search = CGSearch(settings=CGConfig(8, 4, pool_size=20, learn_share=0.5, learn_recent=2))
     study = start(search, objectives={"acc": "max", "size": "min"})
     study.run(two, 40)
     state = State(study.space, study._cache, study.history.queries, generation=9, budget_left=None,
                   objectives=study.objectives, constraints=(), accept=None)
     taught = search._taught(state)
-    assert len(taught) == 20
-    assert {state.ok[i].step for i in taught} == {q.step for q in state.ranked[:20]}
-    assert len(search._guides["acc"].model.graphs_) == 18, "of the 36 that were known when the last batch was chosen"
+    assert {state.ok[i].step for i in taught} == {q.step for q in (*state.ranked[:20], *state.ok[-8:])}
+    assert 20 < len(taught) < 28, "some of the last were not good"
+    assert 18 <= len(search._guides["acc"].model.graphs_) <= 26, "of the 36 that were known when the last batch was chosen"
 
 
 def test_graphs_and_the_encoding_of_the_space_are_read_together() -> None:
