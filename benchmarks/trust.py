@@ -2,10 +2,9 @@
 
     python benchmarks/trust.py                       # -> results/trust.json, about 10 minutes of a core
 
-``intervals``  targets of ``transfer.py``, 30 draws of which the first ten are those there: share of up to 1,000 unlabelled
-               networks whose label lies within 1.645 standard deviations of the score (90 % of a normal distribution), in
-               label units, and Spearman rho of the standard deviation with the error's size. With the shipped sources of other
-               families.
+``intervals``  targets and draws of ``transfer.py``: share of up to 1,000 unlabelled networks whose label lies within 1.645
+               standard deviations of the score (90 % of a normal distribution), in label units, and Spearman rho of the
+               standard deviation with the error's size. With the shipped sources of other families.
 ``novelty``    novelty (``CGPredictor.novelty``) of 200 networks of every family, seen from labels of each: 5th, 50th, 95th
                percentile, and the share that ``doubts`` calls far.
 """
@@ -25,7 +24,7 @@ from finetune.explanation import FAR
 from finetune.metrics import spearman
 from finetune.protocol import draw
 
-LABELS, DRAWS, TESTED, SAMPLE = (10, 20, 50, 100), 30, 1000, 200
+LABELS, DRAWS, TESTED, SAMPLE = (10, 20, 50, 100), 10, 1000, 200
 KEYS = {"intervals": ("target", "labels"), "novelty": ("target", "labels", "seen")}
 
 
