@@ -42,6 +42,7 @@ from finetune import CGPredictor, suggest
 from finetune.baselines import CostScore, NativeEncoding, TreesOnStatistics
 from finetune.metrics import spearman
 from finetune.protocol import draw
+from finetune.sources import Source
 
 LABELS, DRAWS, SEED, MOST = (5, 10, 20, 40, 50, 100, 400), 10, 1000, 3000
 OFA = "ofa-mbv3"
@@ -211,6 +212,7 @@ def five(graphs: list[Graph], y: np.ndarray, family: np.ndarray, kept: Kept) -> 
     """Few labels of a large family, and those of all others."""
     names = sorted(set(family))
     zero: dict[str, CGPredictor] = {}
+    sources: dict[str, list[Source]] = {}
     large = [n for n in names if (family == n).sum() >= FAMILY_ROWS]
     methods = ("macs", "statistics", "source", "source, unlabelled", "default, unlabelled")
     for seed in range(SEED, SEED + DRAWS):
@@ -224,10 +226,11 @@ def five(graphs: list[Graph], y: np.ndarray, family: np.ndarray, kept: Kept) -> 
             seen = {graphs[i].digest for i in known}
             test = [i for i in own[FAMILY_LABELS:] if graphs[i].digest not in seen]
             labelled, unseen = [graphs[i] for i in known], [graphs[i] for i in test]
-            rest_graphs = [graphs[i] for i in rest]
             if name not in zero:
+                rest_graphs = [graphs[i] for i in rest]
                 zero[name] = CGPredictor(None, ()).fit(rest_graphs, y[rest])
-            source = [as_source(rest_graphs, y[rest])]
+                sources[name] = [Source(as_source(rest_graphs, y[rest]))]
+            source = sources[name]
             models = {"source": CGPredictor(None, source).fit(labelled, y[known], unlabelled=unseen),
                       "statistics": CGPredictor(None, ()).fit(labelled, y[known]),
                       "source, unlabelled": CGPredictor(None, source).fit([], [], unlabelled=unseen),
