@@ -40,12 +40,9 @@ def few(results: Path) -> Table:
     lines = []
     for target, title in TITLES.items():
         for method in dict.fromkeys(r["method"] for r in found if r["target"] == target):
-            here = [r for r in found if (r["target"], r["method"]) == (target, method)]
-            cells = [values(here, labels=n) for n in labels]
-            older = [any(r.get("older") for r in here if r["labels"] == n) for n in labels]  # of an earlier predictor
+            cells = [values(found, target=target, method=method, labels=n) for n in labels]
             name = f"**`{method}`**" if method.startswith(OURS) else f"`{method}`"
-            shown = (spread(c) + " †" * old if len(c) else "–" for c, old in zip(cells, older, strict=True))
-            lines.append((title, name, *shown))
+            lines.append((title, name, *(spread(c) if len(c) else "–" for c in cells)))
     return ("target", "method", *(f"{n} labels" for n in labels)), lines
 
 

@@ -51,6 +51,8 @@ SUGGEST_AMONG = 600
 ORDER = (50, 40, 20, 10, 5, 100, 400)  # what is aimed at comes first
 KEYS = {"few": ("target", "method", "labels"), "zero": ("target", "sources"), "timm": ("method", "labels")}
 FAMILY_ROWS, FAMILY_LABELS = 12, 5
+LEFT_OUT = ("macs", "trees", "default", "source")
+FIVE = ("macs", "statistics", "source", "source, unlabelled", "default, unlabelled")
 
 
 @cache
@@ -161,13 +163,23 @@ def as_source(graphs: list[Graph], y: np.ndarray) -> GraphSet:
 
 
 def timm(kept: Kept) -> Iterator[Row]:
+    without = there(kept, LEFT_OUT, 0, SEED)
+    draws = [seed for seed in range(SEED, SEED + DRAWS) if not there(kept, FIVE, FAMILY_LABELS, seed)]
+    if without and not draws:
+        return
     try:
         graphs, y, family = timm_models()
     except OSError as error:
         print(f"timm is left out: {error}", file=sys.stderr)
         return
-    yield from left_out(graphs, y, family, kept)
-    yield from five(graphs, y, family, kept)
+    if not without:
+        yield from left_out(graphs, y, family)
+    yield from five(graphs, y, family, draws)
+
+
+def there(kept: Kept, methods: tuple[str, ...], labels: int, seed: int) -> bool:
+    """Whether timm's rows of all these methods are."""
+    return all(kept({"part": "timm", "method": m, "labels": labels, "seed": seed}) for m in methods)
 
 
 def others(graphs: list[Graph], family: np.ndarray, name: str) -> list[int]:
@@ -176,16 +188,13 @@ def others(graphs: list[Graph], family: np.ndarray, name: str) -> list[int]:
     return [i for i, g in enumerate(graphs) if family[i] != name and g.digest not in own]
 
 
-def left_out(graphs: list[Graph], y: np.ndarray, family: np.ndarray, kept: Kept) -> Iterator[Row]:
+def left_out(graphs: list[Graph], y: np.ndarray, family: np.ndarray) -> Iterator[Row]:
     """No label of a family. ``above_macs_possible``: families in which the best function of the graph orders above MACs."""
-    methods = ("macs", "trees", "default", "source")
-    if all(kept({"part": "timm", "method": m, "labels": 0, "seed": SEED}) for m in methods):
-        return
     macs = np.array([g.macs for g in graphs], np.float64)
     digests = np.array([g.digest for g in graphs])
     best = np.array([y[digests == d].mean() for d in digests])
     names = sorted(set(family))
-    scores = {m: np.zeros(len(y)) for m in methods} | {"macs": macs}
+    scores = {m: np.zeros(len(y)) for m in LEFT_OUT} | {"macs": macs}
     for name in names:
         test, rest = np.flatnonzero(family == name), others(graphs, family, name)
         fit, unseen = [graphs[i] for i in rest], [graphs[i] for i in test]
@@ -208,25 +217,22 @@ def left_out(graphs: list[Graph], y: np.ndarray, family: np.ndarray, kept: Kept)
                "above_macs_possible": float(np.mean([most[n] > by_macs[n] for n in several]))}
 
 
-def five(graphs: list[Graph], y: np.ndarray, family: np.ndarray, kept: Kept) -> Iterator[Row]:
+def five(graphs: list[Graph], y: np.ndarray, family: np.ndarray, draws: list[int]) -> Iterator[Row]:
     """Few labels of a large family, and those of all others."""
     names = sorted(set(family))
     zero: dict[str, CGPredictor] = {}
     sources: dict[str, list[Source]] = {}
     large = [n for n in names if (family == n).sum() >= FAMILY_ROWS]
-    methods = ("macs", "statistics", "source", "source, unlabelled", "default, unlabelled")
-    for seed in range(SEED, SEED + DRAWS):
-        if all(kept({"part": "timm", "method": m, "labels": FAMILY_LABELS, "seed": seed}) for m in methods):
-            continue
-        found: dict[str, list[float]] = {m: [] for m in methods}
+    for seed in draws:
+        found: dict[str, list[float]] = {m: [] for m in FIVE}
         for name in large:
             own = np.random.default_rng(seed).permutation(np.flatnonzero(family == name))
-            rest = others(graphs, family, name)
             known = own[:FAMILY_LABELS]
             seen = {graphs[i].digest for i in known}
             test = [i for i in own[FAMILY_LABELS:] if graphs[i].digest not in seen]
             labelled, unseen = [graphs[i] for i in known], [graphs[i] for i in test]
             if name not in zero:
+                rest = others(graphs, family, name)
                 rest_graphs = [graphs[i] for i in rest]
                 zero[name] = CGPredictor(None, ()).fit(rest_graphs, y[rest])
                 sources[name] = [Source(as_source(rest_graphs, y[rest]))]

@@ -11,6 +11,7 @@ said here is the mean of ``CGPredictor``'s processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -79,21 +80,21 @@ class _Process:
 
 
 class _Quantiles:
-    """Some columns as the share of networks below, less the mean of that over the source and over its spread there.
+    """Some columns as the share of the source's networks ``[S, F]`` below, less the mean of that and over its spread."""
 
-    ``source [S, F]``; ``target [R, F]``, if given: shares are those among the target's networks and, like ``FEW`` more of them,
-    the source's.
-    """
-
-    def __init__(self, columns: np.ndarray, source: np.ndarray, target: np.ndarray | None = None) -> None:
-        self.columns = columns
+    def __init__(self, columns: np.ndarray, source: np.ndarray) -> None:
+        self.columns, self.source = columns, source
         self.steps = self._steps(source, np.full(len(source), 1.0 / len(source)))
         self.mean, self.spread = 0.0, 1.0
         own = self(source)
         self.mean, self.spread = own.mean(0), np.maximum(own.std(0), 1e-6)
-        if target is not None:
-            each = np.repeat([FEW / len(source), 1.0], [len(source), len(target)]) / (FEW + len(target))
-            self.steps = self._steps(np.vstack([source, target]), each)
+
+    def among(self, target: np.ndarray) -> _Quantiles:
+        """The same with shares among the target's networks ``[R, F]`` and, like ``FEW`` more of them, the source's."""
+        found = copy(self)
+        each = np.repeat([FEW / len(self.source), 1.0], [len(self.source), len(target)]) / (FEW + len(target))
+        found.steps = self._steps(np.vstack([self.source, target]), each)
+        return found
 
     def _steps(self, rows: np.ndarray, each: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """By column its values, and the share of what is below them, half of what equals them included."""
@@ -132,8 +133,9 @@ class _Opinion:
         columns = np.flatnonzero(distance < ALIKE)
         if len(columns) < 3:
             columns = np.argsort(distance)[:3]
+        quantiles = _Quantiles(columns, x)
         self.parts: list[tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = [
-            (_Quantiles(columns, x, reference), _Line(_Quantiles(columns, x)(x), source.scores)),
+            (quantiles.among(reference), _Line(quantiles(x), source.scores)),
             (_Scale(x, columns), _Process(known[:, columns], y))]
         if self.overlap < NEAR and len(reference) > 1:  # far: where a network stands within its own family counts as much
             varies = (x.std(0) > 1e-5) & (reference.std(0) > 1e-5)

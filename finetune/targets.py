@@ -112,9 +112,9 @@ def fit_on_scores(y: np.ndarray, fit: Callable[[Sequence[np.ndarray]], Sequence[
     own unit.
     """
     (z, slope), (straight, straight_slope), ranks = _power(y), _standard(y), normal_scores(y)
-    (model, left_out), (unbent, unbent_left_out), (ranked, ranked_left_out) = fit([z, straight, ranks])
-    if density and len(y) * (density(unbent) + straight_slope) + STRAIGHT_ODDS > len(y) * (density(model) + slope):
-        model, left_out, z = unbent, unbent_left_out, straight
+    (model, left_out), (ranked, ranked_left_out), *unbent = fit([z, ranks, straight] if density else [z, ranks])
+    if density and len(y) * (density(unbent[0][0]) + straight_slope) + STRAIGHT_ODDS > len(y) * (density(model) + slope):
+        [(model, left_out)], z = unbent, straight
     if agreement(y, ranked_left_out) > agreement(y, left_out) + RANKS_BETTER:
         return ranked, ranks
     return model, z

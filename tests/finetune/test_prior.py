@@ -50,14 +50,23 @@ def test_quantiles_say_where_a_network_stands_in_its_own_family() -> None:
     rng = np.random.default_rng(2)
     source = rng.normal(size=(300, 3))
     target = np.exp(2.0 * source + 1.0)  # other values, the same places
-    one, other = _Quantiles(np.array([2, 0]), source), _Quantiles(np.array([2, 0]), source, target)
+    one = _Quantiles(np.array([2, 0]), source)
+    other = one.among(target)
     place = (np.argsort(np.argsort(source[:, 2])) + 0.5) / 300
     np.testing.assert_allclose(one(source)[:, 0], (place - place.mean()) / place.std())
     assert spearman(one(source)[:, 1], other(target)[:, 1]) == pytest.approx(1.0)
-    few = _Quantiles(np.array([0]), source, target[:1])  # one network says little about its family
+    few = _Quantiles(np.array([0]), source).among(target[:1])  # one network says little about its family
     u = few(source)[:, 0] * few.spread[0] + few.mean[0]
     np.testing.assert_allclose(u, (FEW * (np.argsort(np.argsort(source[:, 0])) + 0.5) / 300 + (source[:, 0] > target[0, 0]))
                                / (FEW + 1), atol=2e-3)
+
+
+def test_equal_networks_share_their_quantile() -> None:
+    from scipy.stats import rankdata
+
+    source = np.random.default_rng(3).choice([0.0, 1.0, 5.0], p=[0.5, 0.25, 0.25], size=(200, 1))
+    place = (rankdata(source[:, 0]) - 0.5) / 200
+    np.testing.assert_allclose(_Quantiles(np.array([0]), source)(source)[:, 0], (place - place.mean()) / place.std())
 
 
 def test_size_is_that_of_the_graphs(chains: tuple[np.ndarray, np.ndarray]) -> None:
