@@ -3,9 +3,10 @@
 A source speaks through a Gaussian process and a straight line on the columns whose distributions overlap (Kolmogorov-Smirnov
 distance to a sample of target networks, which needs no labels), and counts by how many those are and by how well its order
 agrees with the labels there are. The line reads where in its own family a network stands, column by column: what is above most
-of them there is taken for what is above most of them here. *Size* is one more opinion: in every family larger networks tend
-to be better, so it carries where no source resembles the target, and a source that speaks against it is believed less. What is
-said here is the mean of ``CGPredictor``'s processes.
+of them there is taken for what is above most of them here. Where no source is near, those that are at least networks of the
+same kind also speak with one voice. *Size* is one more opinion: in every family larger networks tend to be better, so it
+carries where no source resembles the target, and a source that speaks against it is believed less. What is said here is the
+mean of ``CGPredictor``'s processes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from finetune.sources import SHARED, Source, size
 from finetune.targets import agreement
 
 ALIKE, NEAR = 0.6, 0.25  # distance up to which a column overlaps; a family is near if that share of the columns does
+KIND, SAME_KIND = 0.95, 0.33  # families are of one kind if that share of the columns is closer than the former
+AWAY = 0.18  # overlap of the nearest source up to which the common voice counts in full; from NEAR on it does not
+COMMON, COMMON_RIDGE = 0.85, 1.0  # its expected agreement with labels, and the penalty of its line
+CROWD = 100  # networks of the target without which no family can be told to be of its kind
 STANDARDISED = 0.8  # distance up to which a column of a far family overlaps after each family is standardised by itself
 ROWS = 700  # networks of a source that its processes know: all 2,000 rank the same and cost three times as much
 LENGTH, NOISE = 6.0, 0.1
@@ -113,8 +118,8 @@ class _Quantiles:
 class _Line:
     """Ridge regression: rows ``x [n, F]``, scores ``y [n]``, both with mean about 0."""
 
-    def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
-        self.slopes = np.linalg.solve(x.T @ x / len(x) + RIDGE * np.eye(x.shape[1]), x.T @ y / len(x))
+    def __init__(self, x: np.ndarray, y: np.ndarray, ridge: float = RIDGE) -> None:
+        self.slopes = np.linalg.solve(x.T @ x / len(x) + ridge * np.eye(x.shape[1]), x.T @ y / len(x))
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(x @ self.slopes)
@@ -129,6 +134,9 @@ class _Opinion:
         known, y = _Scale(x)(x[rows]), source.scores[rows]
         distance = distances(x, reference)
         distance[x.std(0) < 1e-6] = 1.0
+        varies = reference.std(0) > 1e-6
+        self.source, self.known = source, np.flatnonzero(varies & (distance < 1.0))
+        self.kind = float((varies & (distance < KIND)).mean())
         self.overlap = float((distance < ALIKE).mean())
         columns = np.flatnonzero(distance < ALIKE)
         if len(columns) < 3:
@@ -153,12 +161,30 @@ class _Opinion:
         return np.asarray(sum(b * p for b, p in zip(self.balance, self._each(x), strict=True)))
 
 
+class _Common:
+    """One line for all of some sources, ``[R, len(SHARED)]`` being a sample of target networks.
+
+    It reads all columns that vary, as the share of its own family's networks that lie below: where these families are far from
+    the target, what holds in each of them holds further than what one teaches about the few columns that overlap.
+    """
+
+    def __init__(self, opinions: Sequence[_Opinion], reference: np.ndarray) -> None:
+        columns = np.unique(np.concatenate([o.known for o in opinions]))
+        rows = [_Quantiles(columns, o.source.statistics)(o.source.statistics) for o in opinions]
+        self._line = _Line(np.vstack(rows), np.concatenate([o.source.scores for o in opinions]), COMMON_RIDGE)
+        self._quantiles = _Quantiles(columns, reference)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self._line(self._quantiles(x))
+
+
 class Prior:
     """What several sources say together about a target family. ``reference``: statistics ``[R, F]`` of networks of it.
 
     Attributes:
         overlaps: share of the columns that overlap, ``[sources]``.
-        weights: of the sources and, last, of size, ``[sources + 1]``.
+        voices: the opinions of the sources and, where none is near but some are of the target's kind, what these say in common.
+        weights: of the voices and, last, of size, ``[voices + 1]``.
         agreement: estimated correlation of the common opinion with the labels.
     """
 
@@ -167,29 +193,35 @@ class Prior:
         reference = reference[::step].astype(np.float64)
         self.opinions = [_Opinion(s, reference[:, SHARED]) for s in sources]
         self.overlaps = np.array([o.overlap for o in self.opinions])
+        self.voices: list[Callable[..., np.ndarray]] = [*self.opinions]
+        self._common = COMMON * float(np.clip((NEAR - self.overlaps.max()) / (NEAR - AWAY), 0.0, 1.0))
+        kin = [o for o in self.opinions if o.kind > SAME_KIND]
+        if kin and self._common and len(reference) >= CROWD:
+            self.voices.append(_Common(kin, reference[:, SHARED]))
         follows = float(np.mean([s.follows_size for s in sources]))
         self._size = SIZE * float(np.clip(follows / ENOUGH, -1.0, 1.0))
         self._over = self.scores(reference)
         self.judge(self._over[:0], np.zeros(0))
 
     def scores(self, x: np.ndarray) -> np.ndarray:
-        """Opinions ``[B, sources + 1]`` on networks with statistics ``[B, F]``: of each source, and size with its sign."""
-        out = np.zeros((len(x), len(self.opinions) + 1))
+        """Opinions ``[B, voices + 1]`` on networks with statistics ``[B, F]``: of each voice, and size with its sign."""
+        out = np.zeros((len(x), len(self.voices) + 1))
         for i in range(0, len(x), CHUNK):
             rows = x[i:i + CHUNK, SHARED].astype(np.float64)
-            for j, opinion in enumerate(self.opinions):
-                out[i:i + CHUNK, j] = opinion(rows)
+            for j, voice in enumerate(self.voices):
+                out[i:i + CHUNK, j] = voice(rows)
             out[i:i + CHUNK, -1] = np.copysign(1.0, self._size) * size(rows)
         return out
 
     def judge(self, scores: np.ndarray, z: np.ndarray) -> None:
-        """Weigh the opinions by their scores ``[B, sources + 1]`` for networks with labels ``z [B]``."""
+        """Weigh the opinions by their scores ``[B, voices + 1]`` for networks with labels ``z [B]``."""
         seen = np.vstack([self._over, scores])  # a handful of networks may lie close together by chance
         self._centre, self._spread = seen.mean(0), np.maximum(seen.std(0), 1e-6)
         seen, own = self._standard(seen), self._standard(scores)
         n = len(seen)
         consent = np.array([(n * agreement(seen[:, -1], p) + NETWORKS * USUAL) / (n + NETWORKS) for p in seen.T[:-1]])
-        expected = np.minimum(TRUST * self.overlaps, MOST) * np.clip(1.0 + consent - CONSENT, 0.0, 1.0)
+        trust = [*np.minimum(TRUST * self.overlaps, MOST), self._common][:len(self.voices)]
+        expected = np.array(trust) * np.clip(1.0 + consent - CONSENT, 0.0, 1.0)
         each = np.array([self._agreement(e, p, z) for e, p in zip([*expected, abs(self._size)], own.T, strict=True)])
         self.weights = each**2 / (1.0 - each**2)
         self.weights[-1] *= (1.0 - each[:-1].max(initial=0.0)) ** DISCOUNT

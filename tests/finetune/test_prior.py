@@ -9,7 +9,7 @@ from cg import GraphSet
 from cg.global_statistics import statistics
 from evo_search import get_space
 from finetune.metrics import spearman
-from finetune.prior import ALIKE, FEW, LENGTH, NOISE, RIDGE, Prior, _Line, _Process, _Quantiles, distances
+from finetune.prior import ALIKE, CROWD, FEW, LENGTH, NOISE, RIDGE, Prior, _Common, _Line, _Process, _Quantiles, distances
 from finetune.sources import Source, load_source, size
 
 
@@ -138,3 +138,35 @@ def test_overlap_is_the_share_of_columns_that_are_alike(chains: tuple[np.ndarray
     distance = distances(source.statistics, chains[0][:100, SHARED].astype(np.float64))
     expected = ((distance < ALIKE) & (source.statistics.std(0) >= 1e-6)).mean()
     assert Prior([source], chains[0][:100]).overlaps[0] == pytest.approx(expected)
+
+
+def test_sources_of_one_kind_speak_with_one_voice_where_none_is_near(chains: tuple[np.ndarray, np.ndarray],
+                                                                     sources: dict[str, GraphSet]) -> None:
+    """NAS-Bench-101 says in the common way what holds for DARTS cells better than by the few columns that overlap."""
+    target = load_source("nasbench301")
+    x, y = statistics(target.graphs), target.label()
+    cells = [Source(sources["nasbench101"]), Source(sources["nasbench201"])]
+    prior = Prior(cells, x[:500])
+    assert isinstance(prior.voices[-1], _Common)
+    rho = [spearman(y[500:], p) for p in prior.scores(x[500:]).T]
+    assert rho[2] > max(rho[0], rho[1])
+    assert spearman(y[500:], prior.combine(prior.scores(x[500:]))) > max(rho[1], rho[3])  # than the other source, than size
+    assert len(Prior(cells, x[:CROWD - 1]).voices) == 2  # too few networks to know the kind
+    assert len(Prior(cells, chains[0]).voices) == 2  # chains are no cells
+    assert len(Prior(cells[:1], statistics(load_source("nasbench201").graphs[:500])).voices) == 1  # one is near
+
+
+def test_common_voice_is_one_ridge_regression_on_places_in_each_family(sources: dict[str, GraphSet]) -> None:
+    from sklearn.linear_model import Ridge
+
+    from finetune.prior import COMMON_RIDGE
+    from finetune.sources import SHARED
+
+    x = statistics(load_source("nasbench301").graphs[:300])
+    cells = [Source(sources["nasbench101"]), Source(sources["nasbench201"])]
+    prior = Prior(cells, x)
+    columns = np.unique(np.concatenate([o.known for o in prior.opinions]))
+    rows = x[:, SHARED].astype(np.float64)
+    places = np.vstack([_Quantiles(columns, s.statistics)(s.statistics) for s in cells])
+    line = Ridge(COMMON_RIDGE * len(places), fit_intercept=False).fit(places, np.concatenate([s.scores for s in cells]))
+    np.testing.assert_allclose(prior.voices[-1](rows), line.predict(_Quantiles(columns, rows)(rows)), atol=1e-8)
