@@ -23,7 +23,7 @@ from finetune.targets import agreement
 ALIKE, NEAR = 0.6, 0.25  # distance up to which a column overlaps; a family is near if that share of the columns does
 KIND, SAME_KIND = 0.95, 0.33  # families are of one kind if that share of the columns is closer than the former
 AWAY = 0.18  # overlap of the nearest source up to which the common voice counts in full; from NEAR on it does not
-COMMON, COMMON_RIDGE = 0.85, 1.0  # its expected agreement with labels, and the penalty of its line
+COMMON, COMMON_RIDGE = 0.65, 1.0  # its expected agreement with labels, and the penalty of its line
 CROWD = 100  # networks of the target without which no family can be told to be of its kind
 STANDARDISED = 0.8  # distance up to which a column of a far family overlaps after each family is standardised by itself
 ROWS = 700  # networks of a source that its processes know: all 2,000 rank the same and cost three times as much
