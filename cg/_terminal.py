@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
 Step = Callable[..., None]
+_COMPILING = "compiling kernels, once on a machine"
 
 
 def console() -> Console:
@@ -72,13 +73,30 @@ def progress(description: str, total: float | None = None) -> Iterator[Step]:
 
         def step(n: float = 1, *, note: str = "", done: float | None = None, total: float | None = None) -> None:
             changes: dict[str, Any] = {"advance": n} if done is None else {"completed": done}
-            if note:
+            if note or bar.tasks[task].fields["note"] == _COMPILING:
                 changes["note"] = note
             if total is not None:
                 changes["total"] = total
             bar.update(task, **changes)
 
-        yield step
+        with _on_compiling(lambda: bar.update(task, note=_COMPILING)):
+            yield step
+
+
+@contextmanager
+def _on_compiling(tell: Callable[[], None]) -> Iterator[None]:
+    """Tell when a kernel has to be compiled: on its first use a machine does nothing else for half a minute."""
+    from numba.core import event
+
+    class Compiling(event.Listener):
+        def on_start(self, _: Any) -> None:
+            tell()
+
+        def on_end(self, _: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Compiling()):
+        yield
 
 
 @contextmanager
