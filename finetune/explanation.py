@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import ndtr
 
 from cg.errors import CGError
 from cg.global_statistics import GROUPS, STATISTICS
@@ -69,11 +70,14 @@ class Explanation:
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.name or 'network'}: {self.score:.6g} ± {self.std:.3g}, novelty {self.novelty:.2f}"]
-        for title, found in (("nearest labelled", self.labelled), ("nearest of other families", self.known)):
-            if found:
-                lines.append(f"{title}:")
-                lines += [f"  {n.label:>12.6g}  distance {n.distance:.2f}  {n.family} {n.name}" for n in found]
+        lines = [f"{self.name or 'network'}: {self.score:.6g} ± {self.std:.3g}",
+                 f"novelty {self.novelty:.2f} (far from {FAR:g} on)"]
+        if self.labelled:
+            lines.append("nearest labelled (label):")
+            lines += [f"  {n.label:>12.6g}  distance {n.distance:.2f}  {n.family} {n.name}" for n in self.labelled]
+        if self.known:
+            lines.append("nearest of other families (share of the family with a lower label):")
+            lines += [f"  {100 * ndtr(n.label):>10.0f} %  distance {n.distance:.2f}  {n.family} {n.name}" for n in self.known]
         lines.append("groups of statistics that moved the score:")
         lines += [f"  {e.effect:>+12.4g}  {e.name}" for e in self.groups]
         lines.append("statistics that moved the score (value, and mean of the labelled networks):")

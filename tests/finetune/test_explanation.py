@@ -63,6 +63,10 @@ def test_explanation_can_be_read_and_stored(pool: GraphSet, fitted: CGPredictor)
     found = fitted.explain(pool.graphs[60])
     text = str(found)
     assert "nearest labelled" in text
+    nearest = found.known[0]
+    below = 100 * float((fitted.sources_[0].scores < nearest.label).mean())
+    (line,) = (row for row in text.splitlines() if row.endswith(f"{nearest.distance:.2f}  {nearest.family} {nearest.name}"))
+    assert float(line.split("%")[0]) == pytest.approx(below, abs=1)
     assert found.statistics[0].name in text
     assert json.loads(json.dumps(found.to_dict()))["score"] == found.score
 
