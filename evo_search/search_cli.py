@@ -25,8 +25,8 @@ _EVALUATION, _TRAINING = "An oracle of your own", "Training"
 def search(
     space: Annotated[str, typer.Argument(help="A name that 'cg spaces' lists.")],
     budget: Annotated[int, typer.Option("--budget", min=1, help="Networks to ask about, earlier ones included.")] = 90,
-    strategy: Annotated[str, typer.Option(
-        "--strategy", help="algorithm1, cg, npenas, nsga2, aging, …: docs/search.md.")] = "algorithm1",
+    strategy: Annotated[str | None, typer.Option(
+        "--strategy", help="cg, algorithm1, npenas, nsga2, aging, …: docs/search.md; cg if none is named.")] = None,
     predictor: Annotated[Path | None, typer.Option(
         "--predictor", help="Folder of 'cg finetune': its encoder and sources guide it; labels come from the search.")] = None,
     history: Annotated[str | None, typer.Option(
@@ -106,7 +106,8 @@ def search(
         where, ask = _surrogate(where, metric, named)
     else:
         ask = _table_oracle(space, metric)
-    made = _strategy("random" if random else strategy, space, config, predictor)
+    chosen = "random" if random else strategy or ("cg" if config == "default" else "algorithm1")
+    made = _strategy(chosen, where, config, predictor)
     with Study(where, made, objectives=wanted, constraints=bounds, seed=seed, history=history, name=study) as run:
         if len(run):
             terminal.note(f"resumed {history} after {len(run)} queries")
@@ -172,8 +173,9 @@ def parse_constraint(text: str) -> Constraint:
         raise SearchError(f"--constraint is 'name<=number' or 'name>=number', got {text!r}") from None
 
 
-def _strategy(name: str, space: str, config: str, predictor: Path | None) -> Strategy:
+def _strategy(name: str, space: SearchSpace[Any], config: str, predictor: Path | None) -> Strategy:
     from evo_search._evolve_config import EvolveConfig, SearchError
+    from evo_search.rivals import choose
     from evo_search.strategies import get_strategy
 
     if config != "default" and name != "algorithm1":
@@ -185,9 +187,11 @@ def _strategy(name: str, space: str, config: str, predictor: Path | None) -> Str
         if name not in _GUIDED:
             raise SearchError(f"strategy {name} takes no --predictor; these do: {', '.join(_GUIDED)}")
         guide = CGPredictor.load(predictor)
-    if name != "algorithm1":
-        return get_strategy(name) if guide is None else get_strategy(name, predictor=guide)
-    return get_strategy(name, predictor=guide, settings=EvolveConfig.paper(space) if config == "paper" else EvolveConfig())
+    if name == "algorithm1":  # without a predictor it would be plain evolution
+        guide = guide or choose("default")[0].make(0, space.family)
+        settings = EvolveConfig.paper(space.name) if config == "paper" else EvolveConfig()
+        return get_strategy(name, predictor=guide, settings=settings)
+    return get_strategy(name) if guide is None else get_strategy(name, predictor=guide)
 
 
 def _surrogate(space: SearchSpace[Any], metric: str | None, named: bool) -> tuple[SearchSpace[Any], Any]:

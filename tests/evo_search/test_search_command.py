@@ -16,7 +16,7 @@ from evo_search._evolve_config import SearchError
 from evo_search.history import History
 from evo_search.objectives import Constraint
 from evo_search.oracles import shared_folder
-from evo_search.search_cli import parse_constraint, parse_directions
+from evo_search.search_cli import _strategy, parse_constraint, parse_directions
 
 SPACE = get_space("nasbench201")
 TRAIN = """
@@ -71,6 +71,17 @@ def test_strategies_and_bounds_of_the_graph(strategy: str, tmp_path: Path) -> No
     assert more["curve"][:60] == found["curve"]
 
 
+def test_a_predictor_guides_where_nobody_says_how_to_search() -> None:
+    found = search("nasbench201", "--budget", 40, "--json")
+    assert found["strategy"] == "cg"
+    assert found["best_value"] > search("nasbench201", "--budget", 40, "--random", "--json")["best_value"]
+    for config in ("default", "paper"):
+        made = _strategy("algorithm1", SPACE, config, None).describe()
+        assert made["predictor"]["kind"] == "CGPredictor"
+    published = search("nasbench201", "--budget", 42, "--config", "paper", "--json")
+    assert published["strategy"] == "algorithm1"
+
+
 def test_a_command_with_two_objectives(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TRAIN)
     command = f"{sys.executable} {tmp_path / 'train.py'} {{arch}}"
@@ -84,6 +95,10 @@ def test_a_command_with_two_objectives(tmp_path: Path) -> None:
     front = {(f["acc"], f["ms"]) for f in found["front"]}
     assert front == {p for p in ok if not any(o[0] >= p[0] and o[1] <= p[1] and o != p for o in ok)}
     assert found["best_value"] == max(a for a, _ in ok)
+    guided = search("nasbench201", "--budget", 25, "--oracle-cmd", command, "--objective", "acc", "--objective", "ms:min",
+                    "--json")
+    assert guided["strategy"] == "cg"
+    assert guided["front"]
     page = search("nasbench201", "--budget", 12, "--random", "--oracle-cmd", command, "--objective", "acc", "--objective",
                   "ms:min", "--constraint", "ms<=4", "--history", tmp_path / "a.sqlite")
     assert "front of nasbench201" in page.stdout
