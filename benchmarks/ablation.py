@@ -18,7 +18,7 @@ from _parts import Kept, Row, run
 from transfer import SEED, networks, targets
 
 from cg.global_statistics import GROUPS
-from finetune import CGPredictor, predictor
+from finetune import CGPredictor, predictor, views
 from finetune.metrics import spearman
 from finetune.protocol import draw
 
@@ -29,13 +29,13 @@ NAMES, SUMS = tuple(dict.fromkeys(map(str, GROUPS))), "operators"
 @contextmanager
 def columns(used: np.ndarray, sums: bool) -> Iterator[None]:
     """Only these columns ``[F]`` of the statistics count, and sums over operators or not."""
-    whole, least = dict(predictor.COLUMN_WEIGHTS), predictor.SUM_LABELS
-    predictor.COLUMN_WEIGHTS.update({view: weights * used for view, weights in whole.items()})
+    whole, least = dict(views.COLUMN_WEIGHTS), predictor.SUM_LABELS
+    views.COLUMN_WEIGHTS.update({view: weights * used for view, weights in whole.items()})
     predictor.SUM_LABELS = least if sums else LABELS + 1
     try:
         yield
     finally:
-        predictor.COLUMN_WEIGHTS.update(whole)
+        views.COLUMN_WEIGHTS.update(whole)
         predictor.SUM_LABELS = least
 
 

@@ -14,8 +14,8 @@ from cg.global_statistics import GROUPS, STATISTICS
 from cg.graph import Graph
 from cg.recent_statistics import recent_statistics
 from finetune.gp import Standardizer
-from finetune.sources import SHARED
 from finetune.targets import contradictions
+from finetune.views import SHARED
 
 if TYPE_CHECKING:
     from finetune.predictor import CGPredictor

@@ -17,7 +17,6 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
 from cg.errors import CGError, LabelError, LeakageError
-from cg.global_statistics import GROUPS, STATISTICS
 from cg.graph import Graph
 from cg.recent_statistics import recent_statistics
 from finetune.explanation import Explanation, doubts, explain, novelty
@@ -30,38 +29,14 @@ from finetune.sources import resolve
 from finetune.storage import read, save
 from finetune.suggestion import suggest
 from finetune.targets import LabelScale, agreement, check_labels, fit_on_scores
+from finetune.views import scales, standardized, standardizers
 
-# Columns that hold log(1 + n) and have a natural scale to go back to.
-_LOGARITHMIC = np.isin(GROUPS, ("path", "kind", "count", "back", "front", "pair", "hop", "flow", "visit")) & np.array(
-    ["_share" not in name for name in STATISTICS])
-# How much a group of statistics counts in a squared distance, a line for each view; a group that is not named counts 1. Chosen
-# once for all families on development draws, the first line on cell spaces, the second on chains of blocks (docs/protocol.md).
-_BOTH = {"path": 2.0, "signal": 3.0, "kind.params_share": 4.0, "kind.back": 1.5, "kind.longest": 0.7, "kind.nodes_share": 0.5,
-         "shape": 0.5, "total": 0.5}
-VIEWS = {
-    "wiring": _BOTH | {"rf": 4.0, "pair": 2.0, "back": 2.0, "front": 0.7, "count": 0.5, "stage": 0.5, "field": 3.0,
-                       "field_stage": 6.0, "flow": 12.0, "visit": 12.0},
-    "size": _BOTH | {"pair": 0.5, "hop": 0.5, "back": 0.5, "front": 0.2, "count": 0.1, "stage": 2.0, "field": 6.0,
-                     "field_stage": 1.5, "flow": 1.5, "visit": 6.0},
-}
 NEAR = "size, natural"  # the view of what is no sum over operators
 EMBEDDING_SHARE = 1 / 6  # of the squared distance
 ENOUGH = 32  # labelled networks show which statistics overlap
 DOUBT = 0.6  # of the sources' opinion: how much wider the intervals of scores are where it counts in full
 _CHUNK = 8192  # networks that are scored at a time
 PRIOR_LABELS = 8.0  # up to so many labels the sources' opinion counts in full, then as 8 / labels
-
-
-def _column_weights(view: str) -> np.ndarray:
-    """Factors ``[F]`` of the standardised statistics in one view."""
-    groups = []
-    for name, group in zip(STATISTICS, GROUPS, strict=True):
-        stage = name.startswith("field") and not name.startswith("field.")
-        groups.append(("field_stage" if stage else ".".join(name.split(".")[:2]), group))
-    return np.sqrt([VIEWS[view].get(fine, VIEWS[view].get(str(group), 1.0)) for fine, group in groups])
-
-
-COLUMN_WEIGHTS = {view: _column_weights(view) for view in VIEWS}
 
 
 class CGPredictor(RegressorMixin, BaseEstimator):
@@ -120,8 +95,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             if self.prior_ is None:
                 raise LabelError("without labels an order can only come from other families: name some as sources")
             return self
-        self.standard_ = {f"{view}, {scale}": Standardizer(raw[scale], w) for view, w in COLUMN_WEIGHTS.items()
-                          for scale in ("log", "natural")}
+        self.standard_ = standardizers(raw)
         if "embedding" in raw:
             self.standard_["embedding"] = Standardizer(raw["embedding"])
         views = self._views(raw)
@@ -287,8 +261,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def _views(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Unscaled blocks to the standardised inputs of the members; an embedding joins at ``EMBEDDING_SHARE``."""
-        out: dict[str, Any] = {name: standard(raw[name.rpartition(", ")[2]]) for name, standard in self.standard_.items()
-                               if name != "embedding"}
+        out: dict[str, Any] = {**standardized(raw, self.standard_)}
         if "embedding" in raw:
             e = self.standard_["embedding"](raw["embedding"])
             if e.shape[1]:
@@ -312,14 +285,6 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         model.sources_ = resolve(stored.sources, ())
         model._resolved = stored.sources
         return model._learn(stored.graphs, stored.labels, stored.others)
-
-
-def scales(rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Statistics ``[B, F]`` on a logarithmic and on a natural scale."""
-    log = rows.astype(np.float64)
-    natural = log.copy()
-    natural[:, _LOGARITHMIC] = np.expm1(natural[:, _LOGARITHMIC])
-    return {"log": log, "natural": natural}
 
 
 def _graphs(graphs: Sequence[Graph]) -> tuple[Graph, ...]:

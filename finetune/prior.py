@@ -5,8 +5,9 @@ distance to a sample of target networks, which needs no labels), and counts by h
 agrees with the labels there are. The line reads where in its own family a network stands, column by column: what is above most
 of them there is taken for what is above most of them here. Where no source is near, those that are at least networks of the
 same kind also speak with one voice. *Size* is one more opinion: in every family larger networks tend to be better, so it
-carries where no source resembles the target, and a source that speaks against it is believed less. What is said here is the
-mean of ``CGPredictor``'s processes.
+carries where no source resembles the target, and a source that speaks against it is believed less. A source of five families
+or more says what carries over between these (``finetune.families``). What is said here is the mean of ``CGPredictor``'s
+processes.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from copy import copy
 import numpy as np
 
 from finetune.gp import CLIP, matern
-from finetune.sources import SHARED, Source, size
+from finetune.sources import Source, size
 from finetune.targets import agreement
+from finetune.views import SHARED
 
 ALIKE, NEAR = 0.6, 0.25  # distance up to which a column overlaps; a family is near if that share of the columns does
 KIND, SAME_KIND = 0.95, 0.33  # families are of one kind if that share of the columns is closer than the former
@@ -126,7 +128,13 @@ class _Line:
 
 
 class _Opinion:
-    """One source as seen from a sample of target networks ``[R, len(SHARED)]``."""
+    """One source as seen from a sample of target networks ``[R, len(SHARED)]``.
+
+    Attributes:
+        overlap: share of the columns that overlap.
+        trust: agreement with labels that is expected.
+        known, kind: columns that are not all different, and the share of those that say that the families are of one kind.
+    """
 
     def __init__(self, source: Source, reference: np.ndarray) -> None:
         x = source.statistics
@@ -138,6 +146,10 @@ class _Opinion:
         self.source, self.known = source, np.flatnonzero(varies & (distance < 1.0))
         self.kind = float((varies & (distance < KIND)).mean())
         self.overlap = float((distance < ALIKE).mean())
+        if source.carried is not None:
+            self.trust = min(source.carried.expected(reference), MOST)
+            return
+        self.trust = min(TRUST * self.overlap, MOST)
         columns = np.flatnonzero(distance < ALIKE)
         if len(columns) < 3:
             columns = np.argsort(distance)[:3]
@@ -157,8 +169,10 @@ class _Opinion:
         return [process(scale(x)) for scale, process in self.parts]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Scores ``[B]`` of networks ``[B, len(SHARED)]``, in no unit."""
-        return np.asarray(sum(b * p for b, p in zip(self.balance, self._each(x), strict=True)))
+        """Scores ``[B]`` of networks with statistics ``[B, F]``, in no unit."""
+        if self.source.carried is not None:
+            return self.source.carried(x)
+        return np.asarray(sum(b * p for b, p in zip(self.balance, self._each(x[:, SHARED]), strict=True)))
 
 
 class _Common:
@@ -175,7 +189,8 @@ class _Common:
         self._quantiles = _Quantiles(columns, reference)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        return self._line(self._quantiles(x))
+        """Scores ``[B]`` of networks with statistics ``[B, F]``, in no unit."""
+        return self._line(self._quantiles(x[:, SHARED]))
 
 
 class Prior:
@@ -194,8 +209,10 @@ class Prior:
         self.opinions = [_Opinion(s, reference[:, SHARED]) for s in sources]
         self.overlaps = np.array([o.overlap for o in self.opinions])
         self.voices: list[Callable[..., np.ndarray]] = [*self.opinions]
-        self._common = COMMON * float(np.clip((NEAR - self.overlaps.max()) / (NEAR - AWAY), 0.0, 1.0))
-        kin = [o for o in self.opinions if o.kind > SAME_KIND]
+        single = [o for o in self.opinions if o.source.carried is None]
+        nearest = max((o.overlap for o in single), default=0.0)
+        self._common = COMMON * float(np.clip((NEAR - nearest) / (NEAR - AWAY), 0.0, 1.0))
+        kin = [o for o in single if o.kind > SAME_KIND]
         if kin and self._common and len(reference) >= CROWD:
             self.voices.append(_Common(kin, reference[:, SHARED]))
         follows = float(np.mean([s.follows_size for s in sources]))
@@ -207,10 +224,10 @@ class Prior:
         """Opinions ``[B, voices + 1]`` on networks with statistics ``[B, F]``: of each voice, and size with its sign."""
         out = np.zeros((len(x), len(self.voices) + 1))
         for i in range(0, len(x), CHUNK):
-            rows = x[i:i + CHUNK, SHARED].astype(np.float64)
+            rows = x[i:i + CHUNK].astype(np.float64)
             for j, voice in enumerate(self.voices):
                 out[i:i + CHUNK, j] = voice(rows)
-            out[i:i + CHUNK, -1] = np.copysign(1.0, self._size) * size(rows)
+            out[i:i + CHUNK, -1] = np.copysign(1.0, self._size) * size(rows[:, SHARED])
         return out
 
     def judge(self, scores: np.ndarray, z: np.ndarray) -> None:
@@ -220,7 +237,7 @@ class Prior:
         seen, own = self._standard(seen), self._standard(scores)
         n = len(seen)
         consent = np.array([(n * agreement(seen[:, -1], p) + NETWORKS * USUAL) / (n + NETWORKS) for p in seen.T[:-1]])
-        trust = [*np.minimum(TRUST * self.overlaps, MOST), self._common][:len(self.voices)]
+        trust = [*(o.trust for o in self.opinions), self._common][:len(self.voices)]
         expected = np.array(trust) * np.clip(1.0 + consent - CONSENT, 0.0, 1.0)
         each = np.array([self._agreement(e, p, z) for e, p in zip([*expected, abs(self._size)], own.T, strict=True)])
         self.weights = each**2 / (1.0 - each**2)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from cg.errors import CGError
-from cg.global_statistics import GROUPS, STATISTICS, statistics
+from cg.global_statistics import STATISTICS, statistics
 from cg.graph import Graph
 from cg.graphset import GraphSet
+from finetune.families import ENOUGH_FAMILIES, Carried
 from finetune.targets import agreement, check_labels, normal_scores
+from finetune.views import SHARED
 
 FOLDER = Path(__file__).parent / "sources"
-# Statistics that mean the same in any family; visits per stage and pairs of operators do not carry over.
-SHARED = np.flatnonzero(~np.isin(GROUPS, ("back", "front", "pair", "hop")))
 _SIZE = [int(np.flatnonzero(STATISTICS.index(f"total.{c}") == SHARED)[0]) for c in ("macs", "params")]
 
 
@@ -39,7 +39,7 @@ def load_source(name: str) -> GraphSet:
 
 
 class Source:
-    """One labelled family: its graphs, scores (normal scores of the labels) and statistics."""
+    """One labelled family, or several: graphs, scores (normal scores of the labels) and statistics."""
 
     def __init__(self, graphs: GraphSet) -> None:
         if not graphs.labels:
@@ -63,6 +63,14 @@ class Source:
     def follows_size(self) -> float:
         """Spearman's rho of the labels and the networks' size; below 0 where small labels are the good ones, errors say."""
         return agreement(self.scores, size(self.statistics))
+
+    @cached_property
+    def carried(self) -> Carried | None:
+        """What carries over between its families; None where there are too few, or some network names none."""
+        families = np.array([g.family for g in self.graphs])
+        if not all(families) or len(set(families)) < ENOUGH_FAMILIES:
+            return None
+        return Carried(statistics(self.graphs.graphs), self.scores, families)
 
 
 def size(rows: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ def covariance(rows: np.ndarray) -> np.ndarray:
     extremes; what else was tried: docs/adr/0004-gaussian-processes.md.
     """
     from finetune.gp import Standardizer, matern
-    from finetune.predictor import COLUMN_WEIGHTS, scales
+    from finetune.views import COLUMN_WEIGHTS, scales
 
     natural, total = scales(rows)["natural"], np.zeros((len(rows), len(rows)))
     for weights in COLUMN_WEIGHTS.values():

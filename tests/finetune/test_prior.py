@@ -70,7 +70,7 @@ def test_equal_networks_share_their_quantile() -> None:
 
 
 def test_size_is_that_of_the_graphs(chains: tuple[np.ndarray, np.ndarray]) -> None:
-    from finetune.sources import SHARED
+    from finetune.views import SHARED
 
     np.testing.assert_allclose(size(chains[0][:, SHARED]), chains[1], atol=1e-4)
 
@@ -132,7 +132,7 @@ def test_scores_do_not_depend_on_company(chains: tuple[np.ndarray, np.ndarray], 
 
 def test_overlap_is_the_share_of_columns_that_are_alike(chains: tuple[np.ndarray, np.ndarray],
                                                         sources: dict[str, GraphSet]) -> None:
-    from finetune.sources import SHARED
+    from finetune.views import SHARED
 
     source = Source(sources["nasbench201"])
     distance = distances(source.statistics, chains[0][:100, SHARED].astype(np.float64))
@@ -160,7 +160,7 @@ def test_common_voice_is_one_ridge_regression_on_places_in_each_family(sources: 
     from sklearn.linear_model import Ridge
 
     from finetune.prior import COMMON_RIDGE
-    from finetune.sources import SHARED
+    from finetune.views import SHARED
 
     x = statistics(load_source("nasbench301").graphs[:300])
     cells = [Source(sources["nasbench101"]), Source(sources["nasbench201"])]
@@ -169,4 +169,46 @@ def test_common_voice_is_one_ridge_regression_on_places_in_each_family(sources: 
     rows = x[:, SHARED].astype(np.float64)
     places = np.vstack([_Quantiles(columns, s.statistics)(s.statistics) for s in cells])
     line = Ridge(COMMON_RIDGE * len(places), fit_intercept=False).fit(places, np.concatenate([s.scores for s in cells]))
-    np.testing.assert_allclose(prior.voices[-1](rows), line.predict(_Quantiles(columns, rows)(rows)), atol=1e-8)
+    np.testing.assert_allclose(prior.voices[-1](x.astype(np.float64)), line.predict(_Quantiles(columns, rows)(rows)), atol=1e-8)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Source:
+    """Eight families in one source: cells of NAS-Bench-201 by their number of parameters."""
+    data = load_source("nasbench201").take(range(480))
+    part = np.argsort(np.argsort([g.params for g in data])) // 60
+    graphs = [g.with_(family=f"family {i}") for g, i in zip(data.graphs, part, strict=True)]
+    return Source(GraphSet(graphs, data.ids, {"acc": data.label()}))
+
+
+def test_a_source_of_several_families_says_what_carries_over(mixed: Source, sources: dict[str, GraphSet]) -> None:
+    held = load_source("nasbench201").take(range(480, 900))
+    x, y = statistics(held.graphs), held.label()
+    prior = Prior([mixed], x[:100])
+    assert mixed.carried is not None
+    np.testing.assert_allclose(prior.scores(x[100:])[:, 0], mixed.carried(x[100:].astype(np.float64)))
+    assert prior.opinions[0].trust > 0.5
+    assert spearman(y[100:], prior.scores(x[100:])[:, 0]) > 0.85
+    few = Source(GraphSet(mixed.graphs.graphs[:40], mixed.graphs.ids[:40], {"acc": mixed.scores[:40]}))
+    assert few.carried is not None
+    assert Source(sources["nasbench201"]).carried is None  # one family
+    nameless = [g.with_(family="" if i else g.family) for i, g in enumerate(mixed.graphs)]
+    assert Source(GraphSet(nameless, mixed.graphs.ids, {"acc": mixed.scores})).carried is None
+
+
+def test_a_source_of_several_families_is_not_believed_where_nothing_is_like_them(
+        mixed: Source, chains: tuple[np.ndarray, np.ndarray], sources: dict[str, GraphSet]) -> None:
+    x, _ = chains
+    alone, beside = Prior([Source(sources["nasbench101"])], x[:100]), Prior([Source(sources["nasbench101"]), mixed], x[:100])
+    assert beside.opinions[1].trust == 0
+    assert beside.weights[1] == 0
+    assert beside.weights[0] == alone.weights[0]
+
+
+def test_what_carries_over_is_expected_to_agree_as_with_families_left_out(mixed: Source) -> None:
+    assert mixed.carried is not None
+    families = np.array([g.family for g in mixed.graphs])
+    left_out = mixed.carried._stack.left_out
+    inside = [spearman(mixed.scores[families == f], left_out[families == f]) for f in set(families)]
+    assert mixed.carried.agreement == pytest.approx(np.mean(inside))
+    assert mixed.carried.expected(mixed.statistics[:50]) == pytest.approx(mixed.carried.agreement)  # its own networks are near

@@ -10,8 +10,8 @@ from cg.global_statistics import statistics
 from evo_search import targets
 from finetune import CGPredictor, metrics, suggest
 from finetune.gp import Standardizer
-from finetune.predictor import COLUMN_WEIGHTS, scales
 from finetune.suggestion import LINE, covariance
+from finetune.views import COLUMN_WEIGHTS, scales
 
 
 def test_twenty_suggested_labels_rank_better_than_random_ones() -> None:
