@@ -17,6 +17,7 @@ from copy import copy
 
 import numpy as np
 
+from finetune.families import Carried
 from finetune.gp import CLIP, matern
 from finetune.sources import Source, size
 from finetune.targets import agreement
@@ -138,21 +139,30 @@ class _Opinion:
 
     def __init__(self, source: Source, reference: np.ndarray) -> None:
         x = source.statistics
+        self.distance = distances(x, reference)
+        self.distance[x.std(0) < 1e-6] = 1.0
+        varies = reference.std(0) > 1e-6
+        self.source, self.known = source, np.flatnonzero(varies & (self.distance < 1.0))
+        self.kind = float((varies & (self.distance < KIND)).mean())
+        self.overlap = float((self.distance < ALIKE).mean())
+        self.trust = min(TRUST * self.overlap, MOST)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Scores ``[B]`` of networks with statistics ``[B, F]``, in no unit."""
+        raise NotImplementedError
+
+
+class _OfOne(_Opinion):
+    """A source of one family."""
+
+    def __init__(self, source: Source, reference: np.ndarray) -> None:
+        super().__init__(source, reference)
+        x = source.statistics
         rows = np.random.default_rng(0).permutation(len(x))[:ROWS]
         known, y = _Scale(x)(x[rows]), source.scores[rows]
-        distance = distances(x, reference)
-        distance[x.std(0) < 1e-6] = 1.0
-        varies = reference.std(0) > 1e-6
-        self.source, self.known = source, np.flatnonzero(varies & (distance < 1.0))
-        self.kind = float((varies & (distance < KIND)).mean())
-        self.overlap = float((distance < ALIKE).mean())
-        if source.carried is not None:
-            self.trust = min(source.carried.expected(reference), MOST)
-            return
-        self.trust = min(TRUST * self.overlap, MOST)
-        columns = np.flatnonzero(distance < ALIKE)
+        columns = np.flatnonzero(self.distance < ALIKE)
         if len(columns) < 3:
-            columns = np.argsort(distance)[:3]
+            columns = np.argsort(self.distance)[:3]
         quantiles = _Quantiles(columns, x)
         self.parts: list[tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = [
             (quantiles.among(reference), _Line(quantiles(x), source.scores)),
@@ -169,10 +179,18 @@ class _Opinion:
         return [process(scale(x)) for scale, process in self.parts]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Scores ``[B]`` of networks with statistics ``[B, F]``, in no unit."""
-        if self.source.carried is not None:
-            return self.source.carried(x)
         return np.asarray(sum(b * p for b, p in zip(self.balance, self._each(x[:, SHARED]), strict=True)))
+
+
+class _OfSeveral(_Opinion):
+    """A source of several families."""
+
+    def __init__(self, source: Source, carried: Carried, reference: np.ndarray) -> None:
+        super().__init__(source, reference)
+        self._carried, self.trust = carried, min(carried.expected(reference), MOST)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self._carried(x)
 
 
 class _Common:
@@ -206,15 +224,17 @@ class Prior:
     def __init__(self, sources: Sequence[Source], reference: np.ndarray) -> None:
         step = max(-(-len(reference) // REFERENCE), 1)
         reference = reference[::step].astype(np.float64)
-        self.opinions = [_Opinion(s, reference[:, SHARED]) for s in sources]
+        shared = reference[:, SHARED]
+        self.opinions: list[_Opinion] = [_OfOne(s, shared) if (c := s.carried) is None else _OfSeveral(s, c, shared)
+                                         for s in sources]
         self.overlaps = np.array([o.overlap for o in self.opinions])
         self.voices: list[Callable[..., np.ndarray]] = [*self.opinions]
-        single = [o for o in self.opinions if o.source.carried is None]
+        single = [o for o in self.opinions if isinstance(o, _OfOne)]
         nearest = max((o.overlap for o in single), default=0.0)
         self._common = COMMON * float(np.clip((NEAR - nearest) / (NEAR - AWAY), 0.0, 1.0))
         kin = [o for o in single if o.kind > SAME_KIND]
         if kin and self._common and len(reference) >= CROWD:
-            self.voices.append(_Common(kin, reference[:, SHARED]))
+            self.voices.append(_Common(kin, shared))
         follows = float(np.mean([s.follows_size for s in sources]))
         self._size = SIZE * float(np.clip(follows / ENOUGH, -1.0, 1.0))
         self._over = self.scores(reference)
