@@ -21,9 +21,9 @@ from finetune.views import SHARED, scales, standardized, standardizers
 
 ENOUGH_FAMILIES = 5
 FOLDS, TREES = 10, 200
-# How far networks may be from all families of a source, in units of how far each of these is from the others: up to the former
-# they are just another family, from the latter on nothing is known of them.
-LIKE, UNLIKE = 1.0, 2.0
+# Networks as far from all families of a source as the one that is farthest from the others are not believed to be like them;
+# up to that share of its distance they are.
+LIKE = 0.9
 MOST = 1000  # networks of a source that are learned from; some ten seconds
 
 
@@ -91,7 +91,7 @@ class Carried:
         self._places = self._place(raw["log"][:, SHARED])
         apart = distances(self._places, self._places)
         apart[families[:, None] == families] = np.inf
-        self._unit = float(np.median([np.median(apart[families == f].min(1)) for f in np.unique(families)]))
+        self._farthest = max(float(np.median(apart[families == f].min(1))) for f in np.unique(families))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Scores ``[B]`` of networks of other families, by their statistics ``[B, F]``."""
@@ -99,9 +99,12 @@ class Carried:
         return self._stack.predict(self._mixture.means(standardized(raw, self._standard), every=True), raw["log"])
 
     def expected(self, rows: np.ndarray) -> float:
-        """Agreement to expect inside a family with shared statistics ``rows [R, len(SHARED)]``: less, the farther it is."""
-        far = float(np.median(distances(self._place(rows), self._places).min(1))) / max(self._unit, 1e-9)
-        return self.agreement * float(np.clip((UNLIKE - far) / (UNLIKE - LIKE), 0.0, 1.0))
+        """Agreement to expect inside a family with shared statistics ``rows [R, len(SHARED)]``.
+
+        That of its own families; less where that family is nearly as far from all of them as any of them is from the others.
+        """
+        far = float(np.median(distances(self._place(rows), self._places).min(1))) / max(self._farthest, 1e-9)
+        return self.agreement * float(np.clip((1.0 - far) / (1.0 - LIKE), 0.0, 1.0))
 
 
 def leave_families_out(process: GaussianProcess, families: np.ndarray) -> np.ndarray:
