@@ -3,8 +3,7 @@
 Networks of one family are alike, so the leave-one-out evidence of a Gaussian process, which always has the siblings at hand,
 says little about a family that is not there. Where the labelled networks name several families, predictions for another one are
 those of the processes and of trees, added with the non-negative weights that would have served best when each family in turn
-was left out (stacking: Breiman, Machine Learning 24, 1996). A source of several families speaks in the same way
-(``finetune.prior``).
+was left out (stacking: Breiman, Machine Learning 24, 1996).
 """
 
 from __future__ import annotations
@@ -14,17 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from finetune.gp import GaussianProcess, Standardizer, distances
-from finetune.mixture import Mixture
-from finetune.targets import agreement
-from finetune.views import SHARED, scales, standardized, standardizers
+from finetune.gp import GaussianProcess
 
 ENOUGH_FAMILIES = 5
 FOLDS, TREES = 10, 200
-# Networks as far from all families of a source as the one that is farthest from the others are not believed to be like them;
-# up to that share of its distance they are.
-LIKE = 0.9
-MOST = 1000  # networks of a source that are learned from; some ten seconds
 
 
 def grow(x: np.ndarray, y: np.ndarray, n: int) -> Any:
@@ -43,10 +35,6 @@ class Stack:
         x: statistics ``[B, F]`` that the trees read.
         z: what was learned, ``[B]``.
         families: of each labelled network ``[B]``.
-
-    Attributes:
-        left_out: about each labelled network, its family being left out, ``[B]``.
-        std: their deviation from what was learned.
     """
 
     def __init__(self, members: Mapping[Any, GaussianProcess], x: np.ndarray, z: np.ndarray, families: np.ndarray) -> None:
@@ -59,8 +47,7 @@ class Stack:
         found = np.stack([*(leave_families_out(process, families) for process in members.values()), out], 1)
         weights, _ = nnls(found, z)
         self.weights, self.share = dict(zip(members, weights[:-1], strict=True)), float(weights[-1])
-        self.left_out = found @ weights
-        self.std = float((self.left_out - z).std())
+        self.std = float((found @ weights - z).std())
         self.trees = grow(x, z, TREES)
 
     def predict(self, means: Mapping[Any, np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -69,42 +56,6 @@ class Stack:
         for name, weight in self.weights.items():
             said = said + weight * means[name]
         return np.asarray(said)
-
-
-class Carried:
-    """What carries over between the families of a source: statistics ``rows [B, F]``, scores ``z [B]``, ``families [B]``.
-
-    Attributes:
-        agreement: Spearman's rho inside a family that is left out, mean over the families.
-    """
-
-    def __init__(self, rows: np.ndarray, z: np.ndarray, families: np.ndarray) -> None:
-        some = np.sort(np.random.default_rng(0).permutation(len(z))[:MOST])
-        raw, z, families = scales(rows[some]), z[some], families[some]
-        self._standard = standardizers(raw)
-        (self._mixture,) = Mixture.fit(standardized(raw, self._standard), [z])
-        self._stack = Stack(self._mixture.members, raw["log"], z, families)
-        inside = [agreement(z[families == f], self._stack.left_out[families == f]) for f in np.unique(families)
-                  if len(set(z[families == f])) > 2]
-        self.agreement = float(np.mean(inside)) if inside else 0.0
-        self._place = Standardizer(raw["log"][:, SHARED])
-        self._places = self._place(raw["log"][:, SHARED])
-        apart = distances(self._places, self._places)
-        apart[families[:, None] == families] = np.inf
-        self._farthest = max(float(np.median(apart[families == f].min(1))) for f in np.unique(families))
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Scores ``[B]`` of networks of other families, by their statistics ``[B, F]``."""
-        raw = scales(rows)
-        return self._stack.predict(self._mixture.means(standardized(raw, self._standard), every=True), raw["log"])
-
-    def expected(self, rows: np.ndarray) -> float:
-        """Agreement to expect inside a family with shared statistics ``rows [R, len(SHARED)]``.
-
-        That of its own families; less where that family is nearly as far from all of them as any of them is from the others.
-        """
-        far = float(np.median(distances(self._place(rows), self._places).min(1))) / max(self._farthest, 1e-9)
-        return self.agreement * float(np.clip((1.0 - far) / (1.0 - LIKE), 0.0, 1.0))
 
 
 def leave_families_out(process: GaussianProcess, families: np.ndarray) -> np.ndarray:

@@ -48,7 +48,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             one, is the share of the embedding in the squared distance).
         sources: labelled families to learn from: None for the shipped ones (the target's own is left out), a sequence of
             names, Parquet files or ``GraphSet``s, or ``()`` for none: then labels alone decide, and size is no opinion either
-            (``finetune.prior``). One whose graphs name five families or more says what carries over between these.
+            (``finetune.prior``). One whose graphs name five families or more is not believed
+            of networks that are farther from these than they are from each other.
         random_state: kept and saved for scikit-learn's sake; nothing that is drawn at random depends on it (the Gaussian
             processes draw nothing, the networks of a source are chosen with a fixed seed).
         fast: leave the default sources out, which take most of a fit (about 0.2 s of 0.3 s); from 20 labels on the order is

@@ -6,8 +6,8 @@ agrees with the labels there are. The line reads where in its own family a netwo
 of them there is taken for what is above most of them here. Where no source is near, those that are at least networks of the
 same kind also speak with one voice. *Size* is one more opinion: in every family larger networks tend to be better, so it
 carries where no source resembles the target, and a source that speaks against it is believed less. A source of five families
-or more says what carries over between these (``finetune.families``). What is said here is the mean of ``CGPredictor``'s
-processes.
+or more overlaps with anything, and is believed where the target is not farther from these than they are from each other. What
+is said here is the mean of ``CGPredictor``'s processes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from copy import copy
 
 import numpy as np
 
-from finetune.families import Carried
 from finetune.gp import CLIP, matern
 from finetune.sources import Source, size
 from finetune.targets import agreement
@@ -139,30 +138,18 @@ class _Opinion:
 
     def __init__(self, source: Source, reference: np.ndarray) -> None:
         x = source.statistics
-        self.distance = distances(x, reference)
-        self.distance[x.std(0) < 1e-6] = 1.0
+        distance = distances(x, reference)
+        distance[x.std(0) < 1e-6] = 1.0
         varies = reference.std(0) > 1e-6
-        self.source, self.known = source, np.flatnonzero(varies & (self.distance < 1.0))
-        self.kind = float((varies & (self.distance < KIND)).mean())
-        self.overlap = float((self.distance < ALIKE).mean())
-        self.trust = min(TRUST * self.overlap, MOST)
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Scores ``[B]`` of networks with statistics ``[B, F]``, in no unit."""
-        raise NotImplementedError
-
-
-class _OfOne(_Opinion):
-    """A source of one family."""
-
-    def __init__(self, source: Source, reference: np.ndarray) -> None:
-        super().__init__(source, reference)
-        x = source.statistics
+        self.source, self.known = source, np.flatnonzero(varies & (distance < 1.0))
+        self.kind = float((varies & (distance < KIND)).mean())
+        self.overlap = float((distance < ALIKE).mean())
+        self.trust = min(TRUST * self.overlap, MOST) * (1.0 if source.apart is None else source.apart.believed(reference))
         rows = np.random.default_rng(0).permutation(len(x))[:ROWS]
         known, y = _Scale(x)(x[rows]), source.scores[rows]
-        columns = np.flatnonzero(self.distance < ALIKE)
+        columns = np.flatnonzero(distance < ALIKE)
         if len(columns) < 3:
-            columns = np.argsort(self.distance)[:3]
+            columns = np.argsort(distance)[:3]
         quantiles = _Quantiles(columns, x)
         self.parts: list[tuple[Callable[..., np.ndarray], Callable[..., np.ndarray]]] = [
             (quantiles.among(reference), _Line(quantiles(x), source.scores)),
@@ -179,18 +166,8 @@ class _OfOne(_Opinion):
         return [process(scale(x)) for scale, process in self.parts]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Scores ``[B]`` of networks with statistics ``[B, F]``, in no unit."""
         return np.asarray(sum(b * p for b, p in zip(self.balance, self._each(x[:, SHARED]), strict=True)))
-
-
-class _OfSeveral(_Opinion):
-    """A source of several families."""
-
-    def __init__(self, source: Source, carried: Carried, reference: np.ndarray) -> None:
-        super().__init__(source, reference)
-        self._carried, self.trust = carried, min(carried.expected(reference), MOST)
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return self._carried(x)
 
 
 class _Common:
@@ -225,11 +202,10 @@ class Prior:
         step = max(-(-len(reference) // REFERENCE), 1)
         reference = reference[::step].astype(np.float64)
         shared = reference[:, SHARED]
-        self.opinions: list[_Opinion] = [_OfOne(s, shared) if (c := s.carried) is None else _OfSeveral(s, c, shared)
-                                         for s in sources]
+        self.opinions = [_Opinion(s, shared) for s in sources]
         self.overlaps = np.array([o.overlap for o in self.opinions])
         self.voices: list[Callable[..., np.ndarray]] = [*self.opinions]
-        single = [o for o in self.opinions if isinstance(o, _OfOne)]
+        single = [o for o in self.opinions if o.source.apart is None]
         nearest = max((o.overlap for o in single), default=0.0)
         self._common = COMMON * float(np.clip((NEAR - nearest) / (NEAR - AWAY), 0.0, 1.0))
         kin = [o for o in single if o.kind > SAME_KIND]

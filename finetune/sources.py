@@ -16,11 +16,14 @@ from cg.errors import CGError
 from cg.global_statistics import STATISTICS, statistics
 from cg.graph import Graph
 from cg.graphset import GraphSet
-from finetune.families import ENOUGH_FAMILIES, Carried
+from finetune.families import ENOUGH_FAMILIES
+from finetune.gp import Standardizer, distances
 from finetune.targets import agreement, check_labels, normal_scores
 from finetune.views import SHARED
 
 FOLDER = Path(__file__).parent / "sources"
+LIKE = 0.9  # share of the distance of a source's farthest family up to which networks may be another family of that kind
+MOST = 2000  # networks of a source that distances are taken to
 _SIZE = [int(np.flatnonzero(STATISTICS.index(f"total.{c}") == SHARED)[0]) for c in ("macs", "params")]
 
 
@@ -65,12 +68,29 @@ class Source:
         return agreement(self.scores, size(self.statistics))
 
     @cached_property
-    def carried(self) -> Carried | None:
-        """What carries over between its families; None where there are too few, or some network names none."""
+    def apart(self) -> Apart | None:
+        """How far its families are from each other; None where there are too few, or some network names none."""
         families = np.array([g.family for g in self.graphs])
-        if not all(families) or len(set(families)) < ENOUGH_FAMILIES:
-            return None
-        return Carried(statistics(self.graphs.graphs), self.scores, families)
+        return Apart(self.statistics, families) if all(families) and len(set(families)) >= ENOUGH_FAMILIES else None
+
+
+class Apart:
+    """How far the families of a source are from each other: statistics ``rows [B, len(SHARED)]``, ``families [B]``."""
+
+    def __init__(self, rows: np.ndarray, families: np.ndarray) -> None:
+        some = np.random.default_rng(0).permutation(len(rows))[:MOST]
+        families = families[some]
+        self._standard = Standardizer(rows)
+        self._places = self._standard(rows[some])
+        between = distances(self._places, self._places)
+        between[families[:, None] == families] = np.inf
+        self._farthest = max(float(np.median(between[families == f].min(1))) for f in np.unique(families))
+
+    def believed(self, rows: np.ndarray) -> float:
+        """Whether networks ``[R, len(SHARED)]`` may be another family of that kind, 0 to 1: 0 where they are as far from all
+        families as the one that is farthest from the others."""
+        far = float(np.median(distances(self._standard(rows), self._places).min(1))) / max(self._farthest, 1e-9)
+        return float(np.clip((1.0 - far) / (1.0 - LIKE), 0.0, 1.0))
 
 
 def size(rows: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from cg.global_statistics import statistics
 from evo_search import get_space
 from finetune.metrics import spearman
 from finetune.prior import ALIKE, CROWD, FEW, LENGTH, NOISE, RIDGE, Prior, _Common, _Line, _Process, _Quantiles, distances
-from finetune.sources import Source, load_source, size
+from finetune.sources import Apart, Source, load_source, size
 
 
 @pytest.fixture(scope="module")
@@ -181,34 +181,30 @@ def mixed() -> Source:
     return Source(GraphSet(graphs, data.ids, {"acc": data.label()}))
 
 
-def test_a_source_of_several_families_says_what_carries_over(mixed: Source, sources: dict[str, GraphSet]) -> None:
-    held = load_source("nasbench201").take(range(480, 900))
-    x, y = statistics(held.graphs), held.label()
-    prior = Prior([mixed], x[:100])
-    assert mixed.carried is not None
-    np.testing.assert_allclose(prior.scores(x[100:])[:, 0], mixed.carried(x[100:].astype(np.float64)))
-    assert prior.opinions[0].trust > 0.5
-    assert spearman(y[100:], prior.scores(x[100:])[:, 0]) > 0.85
-    few = Source(GraphSet(mixed.graphs.graphs[:40], mixed.graphs.ids[:40], {"acc": mixed.scores[:40]}))
-    assert few.carried is not None
-    assert Source(sources["nasbench201"]).carried is None  # one family
-    nameless = [g.with_(family="" if i else g.family) for i, g in enumerate(mixed.graphs)]
-    assert Source(GraphSet(nameless, mixed.graphs.ids, {"acc": mixed.scores})).carried is None
-
-
 def test_a_source_of_several_families_is_not_believed_where_nothing_is_like_them(
         mixed: Source, chains: tuple[np.ndarray, np.ndarray], sources: dict[str, GraphSet]) -> None:
     x, _ = chains
     alone, beside = Prior([Source(sources["nasbench101"])], x[:100]), Prior([Source(sources["nasbench101"]), mixed], x[:100])
-    assert beside.opinions[1].trust == 0
-    assert beside.weights[1] == 0
+    assert beside.opinions[1].trust == beside.weights[1] == 0
     assert beside.weights[0] == alone.weights[0]
+    near = Prior([mixed], statistics(load_source("nasbench201").graphs[480:580]))
+    assert near.opinions[0].trust > 0.5
+    assert near.weights[0] > near.weights[1]
 
 
-def test_what_carries_over_is_expected_to_agree_as_with_families_left_out(mixed: Source) -> None:
-    assert mixed.carried is not None
-    families = np.array([g.family for g in mixed.graphs])
-    left_out = mixed.carried._stack.left_out
-    inside = [spearman(mixed.scores[families == f], left_out[families == f]) for f in set(families)]
-    assert mixed.carried.agreement == pytest.approx(np.mean(inside))
-    assert mixed.carried.expected(mixed.statistics[:50]) == pytest.approx(mixed.carried.agreement)  # its own networks are near
+def test_a_source_is_of_several_families_where_its_graphs_name_them(mixed: Source, sources: dict[str, GraphSet]) -> None:
+    assert mixed.apart is not None
+    assert Source(sources["nasbench201"]).apart is None  # one family
+    nameless = [g.with_(family="" if i else g.family) for i, g in enumerate(mixed.graphs)]
+    assert Source(GraphSet(nameless, mixed.graphs.ids, {"acc": mixed.scores})).apart is None
+
+
+def test_networks_are_believed_up_to_the_distance_of_the_farthest_family() -> None:
+    """Six families on a line, one apart; a seventh is believed as long as it is no farther from all than that one."""
+    families = np.repeat(list("abcdef"), 10)
+    rows = np.repeat([0.0, 1.0, 2.0, 3.0, 4.0, 10.0], 10)[:, None]
+    apart = Apart(rows, families)
+    assert apart.believed(np.array([[7.0]])) == 1  # 3 of the 6 that f is from e
+    assert apart.believed(np.array([[15.0]])) == 1
+    assert apart.believed(np.array([[10.0 + 0.95 * 6]])) == pytest.approx(0.5)
+    assert apart.believed(np.array([[17.0]])) == 0
