@@ -87,7 +87,7 @@ def strategies(results: Path, task: str) -> Table:
         to_goal = [needed(r, goal) for r in group] if goal is not None else []
         middle = float(np.median(to_goal)) if to_goal else np.inf
         hits = f"{sum(np.isfinite(to_goal))} of {len(group)}" + (f", {middle:.0f}" if np.isfinite(middle) else "")
-        title = (f"**`{name}`**" if name == OURS else f"`{name}`")
+        title = f"**`{name}`**" if name == OURS else f"`{name}`"
         lines.append((-float(np.mean([best_after(r, last) for r in group])), (
             title, *shown, hits if to_goal else "–",
             f"{np.mean([r['cpu_seconds'] for r in group]):.1f}")))

@@ -29,7 +29,7 @@ from finetune.sources import resolve
 from finetune.storage import read, save
 from finetune.suggestion import suggest
 from finetune.targets import LabelScale, agreement, check_labels, fit_on_scores
-from finetune.views import scales, standardized, standardizers
+from finetune.views import COLUMN_WEIGHTS, scales
 
 NEAR = "size, natural"  # the view of what is no sum over operators
 EMBEDDING_SHARE = 1 / 6  # of the squared distance
@@ -96,7 +96,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
             if self.prior_ is None:
                 raise LabelError("without labels an order can only come from other families: name some as sources")
             return self
-        self.standard_ = standardizers(raw)
+        self.standard_ = {f"{view}, {scale}": Standardizer(raw[scale], w) for view, w in COLUMN_WEIGHTS.items()
+                          for scale in ("log", "natural")}
         if "embedding" in raw:
             self.standard_["embedding"] = Standardizer(raw["embedding"])
         views = self._views(raw)
@@ -262,7 +263,8 @@ class CGPredictor(RegressorMixin, BaseEstimator):
 
     def _views(self, raw: dict[str, Any]) -> dict[str, Any]:
         """Unscaled blocks to the standardised inputs of the members; an embedding joins at ``EMBEDDING_SHARE``."""
-        out: dict[str, Any] = {**standardized(raw, self.standard_)}
+        out: dict[str, Any] = {name: standard(raw[name.rpartition(", ")[2]]) for name, standard in self.standard_.items()
+                               if name != "embedding"}
         if "embedding" in raw:
             e = self.standard_["embedding"](raw["embedding"])
             if e.shape[1]:

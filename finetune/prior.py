@@ -166,26 +166,28 @@ class _Opinion:
         return [process(scale(x)) for scale, process in self.parts]
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Scores ``[B]`` of networks with statistics ``[B, F]``, in no unit."""
-        return np.asarray(sum(b * p for b, p in zip(self.balance, self._each(x[:, SHARED]), strict=True)))
+        """Scores ``[B]`` of networks ``[B, len(SHARED)]``, in no unit."""
+        return np.asarray(sum(b * p for b, p in zip(self.balance, self._each(x), strict=True)))
 
 
 class _Common:
     """One line for all of some sources, ``[R, len(SHARED)]`` being a sample of target networks.
 
     It reads all columns that vary, as the share of its own family's networks that lie below: where these families are far from
-    the target, what holds in each of them holds further than what one teaches about the few columns that overlap.
+    the target, what holds in each of them holds further than what one teaches about the few columns that overlap. ``trust``:
+    agreement with labels that is expected.
     """
 
-    def __init__(self, opinions: Sequence[_Opinion], reference: np.ndarray) -> None:
+    def __init__(self, opinions: Sequence[_Opinion], reference: np.ndarray, trust: float) -> None:
+        self.trust = trust
         columns = np.unique(np.concatenate([o.known for o in opinions]))
         rows = [_Quantiles(columns, o.source.statistics)(o.source.statistics) for o in opinions]
         self._line = _Line(np.vstack(rows), np.concatenate([o.source.scores for o in opinions]), COMMON_RIDGE)
         self._quantiles = _Quantiles(columns, reference)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Scores ``[B]`` of networks with statistics ``[B, F]``, in no unit."""
-        return self._line(self._quantiles(x[:, SHARED]))
+        """Scores ``[B]`` of networks ``[B, len(SHARED)]``, in no unit."""
+        return self._line(self._quantiles(x))
 
 
 class Prior:
@@ -204,13 +206,13 @@ class Prior:
         shared = reference[:, SHARED]
         self.opinions = [_Opinion(s, shared) for s in sources]
         self.overlaps = np.array([o.overlap for o in self.opinions])
-        self.voices: list[Callable[..., np.ndarray]] = [*self.opinions]
+        self.voices: list[_Opinion | _Common] = [*self.opinions]
         single = [o for o in self.opinions if o.source.apart is None]
         nearest = max((o.overlap for o in single), default=0.0)
-        self._common = COMMON * float(np.clip((NEAR - nearest) / (NEAR - AWAY), 0.0, 1.0))
+        trust = COMMON * float(np.clip((NEAR - nearest) / (NEAR - AWAY), 0.0, 1.0))
         kin = [o for o in single if o.kind > SAME_KIND]
-        if kin and self._common and len(reference) >= CROWD:
-            self.voices.append(_Common(kin, shared))
+        if kin and trust and len(reference) >= CROWD:
+            self.voices.append(_Common(kin, shared, trust))
         follows = float(np.mean([s.follows_size for s in sources]))
         self._size = SIZE * float(np.clip(follows / ENOUGH, -1.0, 1.0))
         self._over = self.scores(reference)
@@ -220,10 +222,10 @@ class Prior:
         """Opinions ``[B, voices + 1]`` on networks with statistics ``[B, F]``: of each voice, and size with its sign."""
         out = np.zeros((len(x), len(self.voices) + 1))
         for i in range(0, len(x), CHUNK):
-            rows = x[i:i + CHUNK].astype(np.float64)
+            rows = x[i:i + CHUNK, SHARED].astype(np.float64)
             for j, voice in enumerate(self.voices):
                 out[i:i + CHUNK, j] = voice(rows)
-            out[i:i + CHUNK, -1] = np.copysign(1.0, self._size) * size(rows[:, SHARED])
+            out[i:i + CHUNK, -1] = np.copysign(1.0, self._size) * size(rows)
         return out
 
     def judge(self, scores: np.ndarray, z: np.ndarray) -> None:
@@ -233,8 +235,7 @@ class Prior:
         seen, own = self._standard(seen), self._standard(scores)
         n = len(seen)
         consent = np.array([(n * agreement(seen[:, -1], p) + NETWORKS * USUAL) / (n + NETWORKS) for p in seen.T[:-1]])
-        trust = [*(o.trust for o in self.opinions), self._common][:len(self.voices)]
-        expected = np.array(trust) * np.clip(1.0 + consent - CONSENT, 0.0, 1.0)
+        expected = np.array([v.trust for v in self.voices]) * np.clip(1.0 + consent - CONSENT, 0.0, 1.0)
         each = np.array([self._agreement(e, p, z) for e, p in zip([*expected, abs(self._size)], own.T, strict=True)])
         self.weights = each**2 / (1.0 - each**2)
         self.weights[-1] *= (1.0 - each[:-1].max(initial=0.0)) ** DISCOUNT

@@ -70,8 +70,9 @@ class Source:
     @cached_property
     def apart(self) -> Apart | None:
         """How far its families are from each other; None where there are too few, or some network names none."""
-        families = np.array([g.family for g in self.graphs])
-        return Apart(self.statistics, families) if all(families) and len(set(families)) >= ENOUGH_FAMILIES else None
+        if "" in self.families or len(self.families) < ENOUGH_FAMILIES:
+            return None
+        return Apart(self.statistics, np.array([g.family for g in self.graphs]))
 
 
 class Apart:

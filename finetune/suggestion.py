@@ -13,6 +13,9 @@ import numpy as np
 
 from cg.errors import CGError
 from cg.graph import Graph
+from cg.recent_statistics import recent_statistics
+from finetune.gp import Standardizer, matern
+from finetune.views import COLUMN_WEIGHTS, scales
 
 LENGTH, NOISE = 3.0, 0.05  # of the kernel: in median distances between candidates; over the signal's variance
 LINE = 0.5  # variance of its linear part
@@ -29,8 +32,6 @@ def suggest(graphs: Sequence[Graph], n: int, labelled: Sequence[Graph] = (), ran
 
     Raises ``CGError`` if there are fewer than ``n`` different candidates.
     """
-    from cg.recent_statistics import recent_statistics
-
     seen = {g.digest for g in labelled}
     rows: list[int] = []
     for i, g in enumerate(graphs):
@@ -69,9 +70,6 @@ def covariance(rows: np.ndarray) -> np.ndarray:
     ``LENGTH`` median distances, and ``LINE`` times a linear one. The local kernel spreads the choices, the line asks for
     extremes; what else was tried: docs/adr/0004-gaussian-processes.md.
     """
-    from finetune.gp import Standardizer, matern
-    from finetune.views import COLUMN_WEIGHTS, scales
-
     natural, total = scales(rows)["natural"], np.zeros((len(rows), len(rows)))
     for weights in COLUMN_WEIGHTS.values():
         x = Standardizer(natural, weights)(natural)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from cg.global_statistics import GROUPS, STATISTICS
-from finetune.gp import Standardizer
 
 # Statistics that mean the same in any family; visits per stage and pairs of operators do not carry over.
 SHARED = np.flatnonzero(~np.isin(GROUPS, ("back", "front", "pair", "hop")))
@@ -44,15 +41,3 @@ def _column_weights(view: str) -> np.ndarray:
 
 
 COLUMN_WEIGHTS = {view: _column_weights(view) for view in VIEWS}
-
-
-def standardizers(raw: Mapping[str, np.ndarray]) -> dict[str, Standardizer]:
-    """For every view and scale, by rows ``[B, F]`` of each scale."""
-    return {f"{view}, {scale}": Standardizer(raw[scale], weights) for view, weights in COLUMN_WEIGHTS.items()
-            for scale in ("log", "natural")}
-
-
-def standardized(raw: Mapping[str, np.ndarray], standard: Mapping[str, Standardizer]) -> dict[str, np.ndarray]:
-    """Rows ``[B, F]`` of each scale as inputs of processes, by view and scale."""
-    scaled = {name: name.rpartition(", ")[2] for name in standard if name != "embedding"}
-    return {name: standard[name](raw[scale]) for name, scale in scaled.items()}

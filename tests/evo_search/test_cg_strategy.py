@@ -54,6 +54,7 @@ def test_directions_cover_the_front() -> None:
 
 
 def test_improvement_of_the_hypervolume_is_its_expectation() -> None:
+    pytest.importorskip("pymoo")
     rng = np.random.default_rng(3)
     front = upper(rng.random((12, 2)))
     assert (np.diff(front[:, 0]) > 0).all()

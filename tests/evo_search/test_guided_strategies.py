@@ -10,18 +10,43 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_search_space as toy
-from toy_strategies import GUIDED, STRATEGIES, Space, Spy, identity, make_guided, relus, start
+from toy_strategies import GUIDED, STRATEGIES, Space, identity, relus, start
 from toy_study import sequence
 
 from evo_search import get_space
 from evo_search._evolve_config import SearchError
 from evo_search.rivals import Rival
-from evo_search.strategies import State, get_strategy
+from evo_search.strategies import State, Strategy, get_strategy
 from evo_search.strategies.brp import BRPConfig, BRPSearch
 from evo_search.strategies.neural_predictor import NeuralPredictorConfig, NeuralPredictorSearch, along_front, dominating
 from evo_search.strategies.npenas import NPENAS, NPENASConfig
 from evo_search.strategies.ours import CGConfig, CGSearch
 from evo_search.study import Study
+
+
+class Spy(toy.RidgePredictor):
+    """Remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[tuple[list[Any], np.ndarray]] = []
+        self.asked: list[list[Any]] = []
+        self.said: list[np.ndarray] = []
+
+    def fit(self, graphs: list[Any], y: np.ndarray) -> Any:
+        self.given.append((list(graphs), y))
+        return super().fit(graphs, y) if hasattr(graphs[0], "name") else self
+
+    def predict(self, graphs: list[Any]) -> np.ndarray:
+        self.asked.append(list(graphs))
+        self.said.append(super().predict(graphs) if hasattr(graphs[0], "name") else np.array([float(g[3]) for g in graphs]))
+        return self.said[-1]
+
+
+def make_guided(name: str, predictor: Any, view: str | None = None) -> Strategy:
+    """As in ``STRATEGIES``, with another predictor."""
+    made = STRATEGIES[name]()
+    return type(made)(predictor, made.settings, view)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", GUIDED)

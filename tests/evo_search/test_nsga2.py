@@ -5,15 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import toy_search_space as toy
-from toy_strategies import Space, query, start, two
+from toy_strategies import Space, start, two
 
 from evo_search._evolve_config import SearchError
+from evo_search._records import Query
 from evo_search.objectives import Constraint
 from evo_search.strategies import State
 from evo_search.strategies.nsga2 import NSGA2, NSGA2Config
 from evo_search.strategies.random import RandomConfig, RandomSearch
 
 pytest.importorskip("pymoo")
+
+
+def query(step: int, **values: float) -> Query:
+    return Query(step, "", str(step), next(iter(values.values())), "ok", "x", 0.0, values=values)
 
 
 @pytest.mark.parametrize("name", ["nsga2", "cg"])

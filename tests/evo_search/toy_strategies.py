@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 import toy_search_space as toy
 
-from evo_search._records import Query
 from evo_search.strategies import Strategy
 from evo_search.strategies.brp import BRPConfig, BRPSearch
 from evo_search.strategies.neural_predictor import NeuralPredictorConfig, NeuralPredictorSearch
 from evo_search.strategies.npenas import NPENAS, NPENASConfig
 from evo_search.strategies.nsga2 import NSGA2, NSGA2Config
 from evo_search.strategies.ours import CGConfig, CGSearch
-from evo_search.strategies.random import RandomSearch
 from evo_search.strategies.reinforce import Reinforce, ReinforceConfig
 from evo_search.study import Study
 
@@ -45,7 +42,6 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 }
 ALL = sorted(STRATEGIES)
 GUIDED = ["brp", "cg", "neural-predictor", "npenas"]
-BATCH = {"reinforce": 8, "softmax": 8, "neural-predictor": 10, "brp": 8, "npenas": 8, "nsga2": 10, "cg": 8}
 
 
 def identity(a: toy.Genome) -> str:
@@ -63,47 +59,9 @@ def last(study: Study, n: int = 20) -> float:
     return float(np.mean([q.value for q in study.history.queries[-n:] if q.value is not None]))
 
 
-@cache
-def random_runs() -> tuple[float, float]:
-    """Mean over seeds of the best value of random search after 60 queries, and of the last values."""
-    runs = [start(RandomSearch(), seed) for seed in range(5)]
-    for study in runs:
-        study.run(toy.value, 60)
-    return float(np.mean([s.curve()[-1] for s in runs])), float(np.mean([last(s) for s in runs]))
-
-
-class Spy(toy.RidgePredictor):
-    """Remembers what it was given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.given: list[tuple[list[Any], np.ndarray]] = []
-        self.asked: list[list[Any]] = []
-        self.said: list[np.ndarray] = []
-
-    def fit(self, graphs: list[Any], y: np.ndarray) -> Any:
-        self.given.append((list(graphs), y))
-        return super().fit(graphs, y) if hasattr(graphs[0], "name") else self
-
-    def predict(self, graphs: list[Any]) -> np.ndarray:
-        self.asked.append(list(graphs))
-        self.said.append(super().predict(graphs) if hasattr(graphs[0], "name") else np.array([float(g[3]) for g in graphs]))
-        return self.said[-1]
-
-
-def make_guided(name: str, predictor: Any, view: str | None = None) -> Strategy:
-    """As in ``STRATEGIES``, with another predictor."""
-    made = STRATEGIES[name]()
-    return type(made)(predictor, made.settings, view)  # type: ignore[call-arg]
-
-
 def two(a: toy.Genome) -> dict[str, float]:
     """A front that is known: all with equal branches of 3, gene 2 = 3, any gene 3 (accuracy against size)."""
     return {"acc": -((a[0] - 3.0) ** 2) - (a[1] - 3.0) ** 2 - (a[2] - 3.0) ** 2 + a[3], "size": float(a[3])}
-
-
-def query(step: int, **values: float) -> Query:
-    return Query(step, "", str(step), next(iter(values.values())), "ok", "x", 0.0, values=values)
 
 
 def relus(graph: Any) -> float:
