@@ -36,7 +36,7 @@ _STATE = "training.safetensors"
 def pretrain(sets: Sequence[Sequence[Graph]] | Corpus, out: str | Path, config: str | EncoderConfig = "default", *,
              steps: int | None = None, seed: int = 0, resume: bool = True, progress: Progress | None = None,
              log_dir: str | Path | None = None, checkpoint_every: int = 100) -> Encoder:
-    """Pre-train an encoder and write it to the folder ``out``. Labels are read only where ``ranking_weight`` counts.
+    """Pre-train an encoder and write it to the folder ``out``. Labels teach only a ranking, where ``ranking_weight`` counts.
 
     Args:
         sets: graph sets (``Corpus``), or the ``Corpus`` of them, which several runs may share.
@@ -71,8 +71,9 @@ def pretrain(sets: Sequence[Sequence[Graph]] | Corpus, out: str | Path, config: 
         writer.close()
     seconds = time.perf_counter() - began
     save_encoder(run.encoder, out, {
-        "graphs": len(corpus), "families": [str(f) for f in corpus.families], "seed": seed, "data": corpus.hash,
-        "seconds": round(seconds, 1), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "graphs": len(corpus), "labelled": int(np.isfinite(corpus.label).sum()),
+        "families": [str(f) for f in corpus.families], "seed": seed, "data": corpus.hash, "seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
         "graphs_per_second": round((config.steps - first) * config.batch_graphs / max(seconds, 1e-9), 1)})
     (out / _STATE).unlink(missing_ok=True)
     return run.encoder.eval()
@@ -85,14 +86,15 @@ class _Run:
         self.corpus, self.config, self.seed = corpus, config, seed
         self.views = corpus.views(config)
         self.neighbours = corpus.neighbours(config.neighbours)
-        if config.ranking_weight and not np.isfinite(corpus.label).any():
-            raise CGError("ranking_weight needs labels: graph sets with one label each")
+        ranked = config.ranking_weight if np.isfinite(corpus.label).any() else 0.0
+        if not (config.contrastive_weight or config.statistics_weight or config.masked_weight or ranked):
+            raise CGError("ranking_weight alone needs labels: graph sets with one label each")
         torch.manual_seed(seed)
         self.encoder = Encoder(config)
         self.objectives = nn.ModuleDict()  # of whole graphs
         for name, kind, weight in (("contrastive", Contrastive, config.contrastive_weight),
                                    ("statistics", Statistics, config.statistics_weight),
-                                   ("ranking", Ranking, config.ranking_weight)):
+                                   ("ranking", Ranking, ranked)):
             if weight:
                 self.objectives[name] = kind(config, corpus)
         self.masked = Masked(self.encoder) if config.masked_weight else None
