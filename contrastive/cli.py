@@ -17,16 +17,17 @@ def register(app: typer.Typer) -> None:
 
 
 def pretrain(
-    graphs: Annotated[list[Path], typer.Argument(help="Parquet files of graphs; labels in them are not used.")],
+    graphs: Annotated[list[Path], typer.Argument(help="Parquet files of graphs; a label is used where a file has one.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the encoder.")],
-    config: Annotated[str, typer.Option("--config", help="'default', or 'paper' as published.")] = "default",
+    config: Annotated[str, typer.Option("--config", help="'default', or 'paper': contrast alone, as published.")] = "default",
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps, else the configuration's.")] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Go on where an earlier run stopped.")] = True,
     log_dir: Annotated[Path | None, typer.Option("--log-dir", help="Folder for TensorBoard loss curves.")] = None,
     json: Json = False,
 ) -> None:
-    """Pre-train an encoder on unlabelled graphs, by contrast of spectrally similar and other graphs."""
+    """Pre-train an encoder on graphs: to tell their statistics and hidden nodes, and their order where they have a label; as in
+    the paper by contrast of spectrally similar and other graphs."""
     from cg import _terminal as terminal
     from cg.graphset import GraphSet
     from contrastive.config import EncoderConfig

@@ -105,8 +105,8 @@ def page(data: ReportData) -> str:
                                     "from the cache": ", ".join(data.reused) or "nothing", **data.versions}.items())
     body = f"""<p class="dim">cgtransfer {escape(data.versions.get('cgtransfer', ''))}, seed {config['seed']}</p>
 <h1>{config['n_labels']} labels rank {unseen:,} unseen networks</h1>
-<p>Target: {escape(str(config['target']))}, {escape(data.metric)}. The encoder was trained without labels on other families
-of networks, the prior knowledge comes from labels of {escape(' and '.join(config['sources']) or 'no other family')}.</p>
+<p>Target: {escape(str(config['target']))}, {escape(data.metric)}. The encoder was pre-trained on other families of
+networks, the prior knowledge comes from labels of {escape(' and '.join(config['sources']) or 'no other family')}.</p>
 <div class="cards"><div><b>{ours['spearman']:.3f}</b>Spearman ρ</div><div><b>{ours['kendall']:.3f}</b>Kendall τ</div>
 <div><b>{guided['mean']:.2f} %</b>best found in {config['budget']} queries</div>
 <div><b>{guided['optimum_found']} of {guided['seeds']}</b>searches found the optimum</div></div>
@@ -128,7 +128,7 @@ network asked about counts once; dotted: the best of the table, {data.best_possi
 <th>optimum found</th></tr>{found}</table></div>
 <h2>Map of the embeddings</h2>
 <figure><div id="fig-map"></div><figcaption>{escape(data.map_method)} of the encoder's {n_points:,} embeddings; it has seen no
-label and no network of this family. Colour: rank of the measured value among them.</figcaption></figure>
+network of this family. Colour: rank of the measured value among them.</figcaption></figure>
 <h2>The best network found</h2>
 <p><code>{escape(str(best['id']))}</code><br>{escape(data.metric)}: {best['value']:.3f}; {best['macs'] / 1e6:,.1f} M MACs,
 {best['params'] / 1e6:,.3f} M parameters, {best['nodes']} nodes</p>

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from inspect import signature
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +43,8 @@ def search(
     metric: Annotated[str | None, typer.Option("--metric", help="What to maximise, else the default metric.")] = None,
     oracle: Annotated[str, typer.Option("--oracle", help="'table', or 'surrogate' (nasbench301, ofa-*).")] = "table",
     config: Annotated[str, typer.Option("--config", help="'default', or 'paper' as published (algorithm1).")] = "default",
+    settings: Annotated[list[str] | None, typer.Option(
+        "--set", help="name=value of the strategy's settings, such as pool_size=800 or view=graph+native; repeatable.")] = None,
     random: Annotated[bool, typer.Option("--random", help="The same as --strategy random: the baseline.")] = False,
     report: Annotated[Path | None, typer.Option(
         "--report", help="Write a page to look at: curve, predictions, front, best networks, costs.")] = None,
@@ -107,7 +112,7 @@ def search(
     else:
         ask = _table_oracle(space, metric)
     chosen = "random" if random else strategy or ("cg" if config == "default" else "algorithm1")
-    made = _strategy(chosen, where, config, predictor)
+    made = _strategy(chosen, where, config, predictor, settings or ())
     with Study(where, made, objectives=wanted, constraints=bounds, seed=seed, history=history, name=study) as run:
         if len(run):
             terminal.note(f"resumed {history} after {len(run)} queries")
@@ -173,7 +178,7 @@ def parse_constraint(text: str) -> Constraint:
         raise SearchError(f"--constraint is 'name<=number' or 'name>=number', got {text!r}") from None
 
 
-def _strategy(name: str, space: SearchSpace[Any], config: str, predictor: Path | None) -> Strategy:
+def _strategy(name: str, space: SearchSpace[Any], config: str, predictor: Path | None, changes: Sequence[str]) -> Strategy:
     from evo_search._evolve_config import EvolveConfig, SearchError
     from evo_search.rivals import choose
     from evo_search.strategies import get_strategy
@@ -187,11 +192,34 @@ def _strategy(name: str, space: SearchSpace[Any], config: str, predictor: Path |
         if name not in _GUIDED:
             raise SearchError(f"strategy {name} takes no --predictor; these do: {', '.join(_GUIDED)}")
         guide = CGPredictor.load(predictor)
+    arguments = parse_settings(get_strategy(name), changes, EvolveConfig.paper(space.name) if config == "paper" else None)
     if name == "algorithm1":  # without a predictor it would be plain evolution
         guide = guide or choose("default")[0].make(0, space.family)
-        settings = EvolveConfig.paper(space.name) if config == "paper" else EvolveConfig()
-        return get_strategy(name, predictor=guide, settings=settings)
-    return get_strategy(name) if guide is None else get_strategy(name, predictor=guide)
+    return get_strategy(name, **arguments, **({} if guide is None else {"predictor": guide}))
+
+
+def parse_settings(strategy: Strategy, texts: Sequence[str], base: Any = None) -> dict[str, Any]:
+    """``["pool_size=800", "view=native"]`` as arguments of the class of a strategy; ``base``: settings, else its own.
+
+    Values are JSON, or else texts. Raises ``SearchError``.
+    """
+    from evo_search._evolve_config import SearchError
+
+    settings: Any = base or getattr(strategy, "settings", None)
+    known = [f.name for f in fields(settings)] if is_dataclass(settings) else []
+    views = ["view"] if "view" in signature(type(strategy)).parameters else []
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in (*known, *views):
+            raise SearchError(f"--set is name=value, got {text!r}; settings of {strategy.name}: "
+                              f"{', '.join((*known, *views)) or 'none'}")
+        try:
+            changes[name] = loads(value)
+        except ValueError:
+            changes[name] = value
+    arguments = {name: changes.pop(name) for name in views if name in changes}
+    return arguments | ({"settings": replace(settings, **changes)} if changes or base else {})
 
 
 def _surrogate(space: SearchSpace[Any], metric: str | None, named: bool) -> tuple[SearchSpace[Any], Any]:

@@ -207,7 +207,8 @@ def test_impossible_configurations_are_refused(change: dict, message: str) -> No
 
 
 def test_configurations_by_name() -> None:
-    assert EncoderConfig.named("default") == EncoderConfig()
+    assert EncoderConfig.named("default") == EncoderConfig.default()
+    assert EncoderConfig.named("paper").name == "paper"
     assert EncoderConfig.named(SMALL) is SMALL
     with pytest.raises(CGError, match="unknown encoder configuration 'big'; there are: default, paper"):
         EncoderConfig.named("big")

@@ -48,6 +48,12 @@ def test_mixed_objectives_and_weights(labelled: GraphSet) -> None:
     assert losses["total"] == pytest.approx(losses["statistics"] + 0.5 * losses["masked"] + 2 * losses["ranking"], rel=1e-5)
 
 
+def test_without_labels_the_other_objectives_are_learned(small_graphs: list[Graph], labelled: GraphSet) -> None:
+    config = only(masked_weight=1.0, ranking_weight=1.0)
+    assert set(_Run(Corpus([small_graphs]), config, 0).step(0)) == {"masked", "total"}
+    assert set(_Run(Corpus([labelled]), config, 0).step(0)) == {"masked", "ranking", "total"}
+
+
 def test_ranking_orders_what_it_has_learned_from(tmp_path: Path, labelled: GraphSet) -> None:
     run = _Run(Corpus([labelled]), only(ranking_weight=1.0), 0)
     for step in range(CONFIG.steps):
@@ -95,5 +101,5 @@ def test_wrong_settings_are_named(tmp_path: Path, small_graphs: list[Graph]) -> 
         EncoderConfig(contrastive_weight=0.0, statistics_weight=0.0)
     with pytest.raises(CGError, match="masked_share"):
         EncoderConfig(masked_share=1.0)
-    with pytest.raises(CGError, match="ranking_weight needs labels"):
+    with pytest.raises(CGError, match="ranking_weight alone needs labels"):
         pretrain([small_graphs], tmp_path, only(ranking_weight=1.0))

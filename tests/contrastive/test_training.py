@@ -229,7 +229,7 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path: Path, small_graphs: lis
 def test_provenance_says_how_the_weights_came_to_be(tmp_path: Path, small_graphs: list[Graph]) -> None:
     pretrain([small_graphs], tmp_path, CONFIG, steps=2, seed=5)
     record = json.loads((tmp_path / "config.json").read_text())["provenance"]
-    assert (record["graphs"], record["families"], record["seed"]) == (24, ["a", "b"], 5)
+    assert (record["graphs"], record["labelled"], record["families"], record["seed"]) == (24, 0, ["a", "b"], 5)
     assert record["torch"] == torch.__version__
 
 

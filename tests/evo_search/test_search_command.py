@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from cg.cli import build
 from evo_search import get_space, tables
-from evo_search._evolve_config import SearchError
+from evo_search._evolve_config import EvolveConfig, SearchError
 from evo_search.history import History
 from evo_search.objectives import Constraint
 from evo_search.oracles import shared_folder
@@ -76,10 +77,25 @@ def test_a_predictor_guides_where_nobody_says_how_to_search() -> None:
     assert found["strategy"] == "cg"
     assert found["best_value"] > search("nasbench201", "--budget", 40, "--random", "--json")["best_value"]
     for config in ("default", "paper"):
-        made = _strategy("algorithm1", SPACE, config, None).describe()
+        made = _strategy("algorithm1", SPACE, config, None, ()).describe()
         assert made["predictor"]["kind"] == "CGPredictor"
     published = search("nasbench201", "--budget", 42, "--config", "paper", "--json")
     assert published["strategy"] == "algorithm1"
+
+
+def test_settings_of_a_strategy() -> None:
+    made = _strategy("cg", SPACE, "default", None, ["pool_size=80", "kappa=0.5", "view=graph+native"]).describe()
+    assert (made["config"]["pool_size"], made["config"]["kappa"], made["view"]) == (80, 0.5, "graph+native")
+    made = _strategy("algorithm1", SPACE, "paper", None, ["refit=true"]).describe()
+    assert made["config"] == {**asdict(EvolveConfig.paper("nasbench201")), "refit": True}
+    found = search("nasbench201", "--budget", 30, "--strategy", "aging", "--set", "population_size=10", "--set",
+                   "sample_size=2", "--json")
+    assert found["queries"] == 30
+    for name, setting, message in (("aging", "batch_size", "got 'batch_size'; settings of aging: population_size, sample_size"),
+                                   ("random", "view=graph", "got 'view=graph'; settings of random: batch_size"),
+                                   ("cg", "rounds=none", "CGConfig.rounds must be an integer of at least 1, got 'none'")):
+        done = search("nasbench201", "--budget", 2, "--strategy", name, "--set", setting, code=2)
+        assert message in " ".join(done.stderr.split())
 
 
 def test_a_command_with_two_objectives(tmp_path: Path) -> None:
