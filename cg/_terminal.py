@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else there.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
@@ -63,12 +64,7 @@ def show(value: Any) -> str:
 @contextmanager
 def progress(description: str, total: float | None = None) -> Iterator[Step]:
     """A bar on stderr. Yields ``step(n=1, *, note="", done=None, total=None)``: advance by n, or to ``done``."""
-    from rich import progress as p
-    from rich.console import Console
-
-    columns = (p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn(), p.TimeElapsedColumn(),
-               p.TimeRemainingColumn(), p.TextColumn("{task.fields[note]}"))
-    with p.Progress(*columns, console=Console(stderr=True)) as bar:
+    with _bars() as bar:
         task = bar.add_task(description, total=total, note="")
 
         def step(n: float = 1, *, note: str = "", done: float | None = None, total: float | None = None) -> None:
@@ -81,6 +77,15 @@ def progress(description: str, total: float | None = None) -> Iterator[Step]:
 
         with _on_compiling(lambda: bar.update(task, note=_COMPILING)):
             yield step
+
+
+def _bars() -> Progress:
+    from rich import progress as p
+    from rich.console import Console
+
+    columns = (p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn(), p.TimeElapsedColumn(),
+               p.TimeRemainingColumn(), p.TextColumn("{task.fields[note]}"))
+    return p.Progress(*columns, console=Console(stderr=True))
 
 
 @contextmanager
@@ -102,16 +107,16 @@ def _on_compiling(tell: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def stages() -> Iterator[Callable[[str, int, int], None]]:
     """Several bars on stderr, one for each stage. Yields ``tell(stage, done, total)``; a stage appears when it is told."""
-    from rich import progress as p
-    from rich.console import Console
-
-    columns = (p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn(), p.TimeElapsedColumn(),
-               p.TimeRemainingColumn())
     tasks: dict[str, Any] = {}
-    with p.Progress(*columns, console=Console(stderr=True)) as bars:
+    with _bars() as bars:
         def tell(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bars.add_task(stage, total=total, note="")
+            bars.update(tasks[stage], completed=done, total=total, note="")
 
-        yield tell
+        def compiling() -> None:
+            if tasks:
+                bars.update(list(tasks.values())[-1], note=_COMPILING)
+
+        with _on_compiling(compiling):
+            yield tell

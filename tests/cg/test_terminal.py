@@ -31,3 +31,19 @@ def test_kernels_report_when_they_are_compiled(capsys: pytest.CaptureFixture[str
     with terminal.progress("working"):
         assert njit(lambda x: x + 1)(1) == 2
     assert "compiling kernels" in capsys.readouterr().err
+
+
+def test_of_several_bars_the_newest_says_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with terminal.stages() as tell:
+        event.start_event("numba:compile")  # no bar yet
+        tell("graphs", 1, 3)
+        tell("embeddings", 0, 3)
+        event.start_event("numba:compile")
+    shown = capsys.readouterr().err.splitlines()[-2:]
+    assert [("compiling kernels" in line, line.split()[0]) for line in shown] == [(False, "graphs"), (True, "embeddings")]
+    with terminal.stages() as tell:
+        tell("graphs", 1, 3)
+        event.start_event("numba:compile")
+        tell("graphs", 2, 3)
+    assert "compiling" not in capsys.readouterr().err.splitlines()[-1]
