@@ -118,9 +118,9 @@ def encoders(_: Path) -> str:
     for path in sorted((ROOT / "contrastive" / "encoders").glob("*/config.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         made = record["provenance"]
-        lines.append((f"`{path.parent.name}`", record["config"]["name"], ", ".join(made.get("families", ["?"])),
-                      f"{made.get('graphs', 0):,}", record["config"]["steps"]))
-    return _table(("name", "configuration", "pre-trained on", "graphs", "steps"), lines)
+        lines.append((f"`{path.parent.name}`", ", ".join(made["families"]), f"{made['graphs']:,}", f"{made['labelled']:,}",
+                      record["config"]["steps"], round(made["seconds"] * made["threads"] / 60)))
+    return _table(("name", "pre-trained on", "graphs", "of these labelled", "steps", "minutes of a core"), lines)
 
 
 def _of_modules() -> dict[str, Callable[[Path], str]]:

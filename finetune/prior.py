@@ -6,8 +6,8 @@ agrees with the labels there are. The line reads where in its own family a netwo
 of them there is taken for what is above most of them here. Where no source is near, those that are at least networks of the
 same kind also speak with one voice. *Size* is one more opinion: in every family larger networks tend to be better, so it
 carries where no source resembles the target, and a source that speaks against it is believed less. A source of five families
-or more overlaps with anything, and is believed where the target is not farther from these than they are from each other. What
-is said here is the mean of ``CGPredictor``'s processes.
+or more overlaps with anything, and is believed where the target is not farther from these than they are from each other, but
+does not take the place of size. What is said here is the mean of ``CGPredictor``'s processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ REFERENCE = 512  # networks that stand for the target
 # than CONSENT; that is believed like EXPECTED labels.
 EXPECTED, TRUST, MOST, CONSENT = 15.0, 3.0, 0.85, 0.5
 # Size is expected to agree by .8 with labels if it agrees by ENOUGH with those of the sources (it is turned round where theirs
-# fall with it), and counts the less the more the best source is expected to: times (1 - that) to the power DISCOUNT.
+# fall with it), and counts the less the more the best source of one family is expected to: times (1 - that) to the power
+# DISCOUNT.
 SIZE, ENOUGH, DISCOUNT = 0.8, 0.4, 1.5
 # Agreement of a source with size before it is seen, believed like so many networks.
 USUAL, NETWORKS = 0.6, 8.0
@@ -132,6 +133,7 @@ class _Opinion:
 
     Attributes:
         overlap: share of the columns that overlap.
+        single: whether the source is one family.
         trust: agreement with labels that is expected.
         known, kind: columns that are not all different, and the share of those that say that the families are of one kind.
     """
@@ -141,7 +143,8 @@ class _Opinion:
         distance = distances(x, reference)
         distance[x.std(0) < 1e-6] = 1.0
         varies = reference.std(0) > 1e-6
-        self.source, self.known = source, np.flatnonzero(varies & (distance < 1.0))
+        self.source, self.single = source, source.apart is None
+        self.known = np.flatnonzero(varies & (distance < 1.0))
         self.kind = float((varies & (distance < KIND)).mean())
         self.overlap = float((distance < ALIKE).mean())
         self.trust = min(TRUST * self.overlap, MOST) * (1.0 if source.apart is None else source.apart.believed(reference))
@@ -178,6 +181,8 @@ class _Common:
     agreement with labels that is expected.
     """
 
+    single = True
+
     def __init__(self, opinions: Sequence[_Opinion], reference: np.ndarray, trust: float) -> None:
         self.trust = trust
         columns = np.unique(np.concatenate([o.known for o in opinions]))
@@ -207,7 +212,7 @@ class Prior:
         self.opinions = [_Opinion(s, shared) for s in sources]
         self.overlaps = np.array([o.overlap for o in self.opinions])
         self.voices: list[_Opinion | _Common] = [*self.opinions]
-        single = [o for o in self.opinions if o.source.apart is None]
+        single = [o for o in self.opinions if o.single]
         nearest = max((o.overlap for o in single), default=0.0)
         trust = COMMON * float(np.clip((NEAR - nearest) / (NEAR - AWAY), 0.0, 1.0))
         kin = [o for o in single if o.kind > SAME_KIND]
@@ -238,10 +243,10 @@ class Prior:
         expected = np.array([v.trust for v in self.voices]) * np.clip(1.0 + consent - CONSENT, 0.0, 1.0)
         each = np.array([self._agreement(e, p, z) for e, p in zip([*expected, abs(self._size)], own.T, strict=True)])
         self.weights = each**2 / (1.0 - each**2)
-        self.weights[-1] *= (1.0 - each[:-1].max(initial=0.0)) ** DISCOUNT
+        single = np.array([v.single for v in self.voices])
+        self.weights[-1] *= (1.0 - each[:-1][single].max(initial=0.0)) ** DISCOUNT
         self.scale = max(float((seen @ self.weights).std()), 1e-9)
-        best = expected.max(initial=0.0)
-        best = max(best, abs(self._size) * np.sqrt(1.0 - best))
+        best = max(expected.max(initial=0.0), abs(self._size) * np.sqrt(1.0 - expected[single].max(initial=0.0)))
         self.agreement = self._agreement(best, own @ self.weights, z) if self.weights.any() else 0.0
 
     def _standard(self, scores: np.ndarray) -> np.ndarray:

@@ -187,9 +187,11 @@ def test_a_source_of_several_families_is_not_believed_where_nothing_is_like_them
     alone, beside = Prior([Source(sources["nasbench101"])], x[:100]), Prior([Source(sources["nasbench101"]), mixed], x[:100])
     assert beside.opinions[1].trust == beside.weights[1] == 0
     assert beside.weights[0] == alone.weights[0]
-    near = Prior([mixed], statistics(load_source("nasbench201").graphs[480:580]))
+    own = statistics(load_source("nasbench201").graphs[480:580])
+    near, single = Prior([mixed], own), Prior([Source(load_source("nasbench201").take(range(480)))], own)
     assert near.opinions[0].trust > 0.5
     assert near.weights[0] > near.weights[1]
+    assert near.weights[1] > 10 * single.weights[1]  # between families size carries as far as such a source does
 
 
 def test_a_source_is_of_several_families_where_its_graphs_name_them(mixed: Source, sources: dict[str, GraphSet]) -> None:
