@@ -26,12 +26,12 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import _record
 import numpy as np
 from _corpus import corpus
 from _parts import Kept, Row, run
+from _remembered import Remembered
 from sklearn.linear_model import RidgeCV
 from transfer import OFA, networks
 
@@ -99,20 +99,6 @@ def per_step(data: Corpus, config: EncoderConfig, folder: Path) -> float:
 
 def place(fold: str, objective: str) -> Path:
     return FOLDER / f"{fold}-{objective.replace(' + ', '-')}"
-
-
-class Remembered:
-    """Embeddings of an encoder, each graph's computed once."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder, self.known = encoder, dict[str, np.ndarray]()
-
-    def embed(self, graphs: Any) -> np.ndarray:
-        new = list({g.digest: g for g in graphs if g.digest not in self.known}.values())
-        for k in range(0, len(new), 4096):
-            part = new[k:k + 4096]
-            self.known.update(zip([g.digest for g in part], self.encoder.embed(part), strict=True))
-        return np.stack([self.known[g.digest] for g in graphs])
 
 
 @cache

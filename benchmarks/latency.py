@@ -57,7 +57,7 @@ def read(space_name: str) -> tuple[list[Any], list[Any], list[dict[str, str]], l
     if space_name == "nasbench201":
         genomes = [space.decode(row["arch_str"]) for row in table]
     else:
-        genomes = [SubNet.of(*([int(v) for v in row[k].split("-")] for k in ("ks", "e", "d")), int(row["r"])) for row in table]
+        genomes = [SubNet.parse(",".join(row[k] for k in ("ks", "e", "d", "r"))) for row in table]
     valid = [i for i, a in enumerate(genomes) if not space.why_invalid(a)]
     devices = [c for c in table[0] if c not in ("index", "arch_str", "ks", "e", "d", "r")]
     return ([space.cell(genomes[i]) for i in valid], [space.to_graph(genomes[i]) for i in valid], [table[i] for i in valid],

@@ -6,7 +6,8 @@
 ``few``   NAS-Bench-101, -201 (with and without ``none``), -301 and the measured table of Once-for-All MobileNetV3, 5 to 400
           labels, 10 draws: ``default`` (``CGPredictor`` with the other benchmarks as sources), ``default, candidates`` (and
           with 500 unlabelled networks of the test), ``default, suggested`` (the labels are those that ``finetune.suggest``
-          chooses among 600 networks, tested on the others), ``statistics`` (without sources), trees on statistics, the
+          chooses among 600 networks, tested on the others), ``default, encoder`` (with the shipped encoder that never saw the
+          family, up to 50 labels; of Once-for-All there is none), ``statistics`` (without sources), trees on statistics, the
           space's own encoding with ridge regression and with a Gaussian process, multiply-adds. Tested on up to 3,000 others.
 ``zero``  no label: the sources' opinion about 1,000 unlabelled networks, tested on the other networks of the pool.
 ``timm``  models of timm trained on ImageNet-1k alone, a family of models left out, labels of all others: ``trees`` and
@@ -33,8 +34,10 @@ from functools import cache, partial
 
 import numpy as np
 from _parts import Kept, Row, run
+from _remembered import Remembered
 
 from cg import Graph, GraphSet
+from contrastive import load_encoder
 from evo_search import get_space
 from evo_search.ofa import SubNet
 from evo_search.oracles import shared_folder
@@ -47,8 +50,9 @@ from finetune.sources import Source
 
 LABELS, DRAWS, SEED, MOST = (5, 10, 20, 40, 50, 100, 400), 10, 1000, 3000
 OFA = "ofa-mbv3"
-METHODS = ("default", "default, candidates", "default, suggested", "statistics", "trees", "native-ridge", "native-gp", "macs")
-SUGGEST_AMONG = 600
+METHODS = ("default", "default, candidates", "default, suggested", "default, encoder", "statistics", "trees",
+           "native-ridge", "native-gp", "macs")
+SUGGEST_AMONG, ENCODER_LABELS = 600, 50
 ORDER = (50, 40, 20, 10, 5, 100, 400)  # what is aimed at comes first
 KEYS = {"few": ("target", "method", "labels"), "zero": ("target", "sources"), "timm": ("method", "labels")}
 FAMILY_ROWS, FAMILY_LABELS = 12, 5
@@ -66,12 +70,17 @@ def networks(target: str) -> tuple[GraphSet, np.ndarray, np.ndarray]:
     space, found = get_space(OFA), dict[str, tuple[Graph, str, list[float]]]()
     with gzip.open(shared_folder() / "data" / "ofa" / "ofa_mbv3_measured_top1.csv.gz", "rt") as file:
         for r in csv.DictReader(file):
-            net = SubNet.of(*([int(v) for v in r[k].split("-")] for k in ("ks", "e", "d")), int(r["r"]))
+            net = SubNet.parse(",".join(r[k] for k in ("ks", "e", "d", "r")))
             graph = space.to_graph(net)
             found.setdefault(graph.digest, (graph, space.encode(net), []))[2].append(float(r["top1"]))
     graphs, ids, y = zip(*found.values(), strict=True)
     return (GraphSet(graphs, ids), np.array([np.mean(v) for v in y]),
             np.stack([space.native(space.decode(i)) for i in ids]))
+
+
+@cache
+def encoder(family: str) -> Remembered:
+    return Remembered(load_encoder(f"default-without-{family}"))
 
 
 def sources_of(target: str) -> list[str]:
@@ -95,6 +104,8 @@ def few(kept: Kept) -> Iterator[Row]:
             row: Row = {"part": "few", "target": target, "method": name, "labels": n, "seed": seed}
             if kept(row):
                 continue
+            if name == "default, encoder" and (target == OFA or n > ENCODER_LABELS):
+                continue
             known, test = draw(data, n, seed, MOST)
             fit, rest = [data.graphs[i] for i in known], [data.graphs[i] for i in test]
             began = time.process_time()
@@ -106,7 +117,8 @@ def few(kept: Kept) -> Iterator[Row]:
                 fit, rest = [data.graphs[i] for i in known], [data.graphs[i] for i in test]
             if name.startswith("default"):
                 others = rest[:500] if "candidates" in name else ()
-                scores = CGPredictor(None, sources_of(target)).fit(fit, y[known], unlabelled=others).predict_normal(rest)[0]
+                read = encoder(TARGETS[target].family) if "encoder" in name else None
+                scores = CGPredictor(read, sources_of(target)).fit(fit, y[known], unlabelled=others).predict_normal(rest)[0]
             elif name == "statistics":
                 scores = CGPredictor(None, ()).fit(fit, y[known]).predict_normal(rest)[0]
             elif name.startswith("native"):

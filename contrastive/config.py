@@ -92,7 +92,7 @@ class EncoderConfig:
         aggregation, m = 128, a 4-layer projection to 64, tau = 0.1, weights at temperature 0.05, contrastive loss alone.
         """
         return cls(name="paper", transformer_layers=2, gnn_layers=4, directed=False, positions=10, context=False,
-                   pooling="mean", statistics_weight=0.0, learning_rate=1e-3, steps=600)
+                   pooling="mean", statistics_weight=0.0, learning_rate=1e-3, steps=400)
 
     @classmethod
     def named(cls, config: str | EncoderConfig) -> EncoderConfig:

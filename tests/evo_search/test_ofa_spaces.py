@@ -51,7 +51,7 @@ def test_parameters_and_macs_equal_the_measured_table_on_every_row() -> None:
         rows = list(csv.DictReader(f))
     assert len(rows) == 2_373
     for row in rows:
-        a = SubNet.of(*([int(v) for v in row[k].split("-")] for k in ("ks", "e", "d")), int(row["r"]))
+        a = SubNet.parse(",".join(row[k] for k in ("ks", "e", "d", "r")))
         graph = space.to_graph(a)
         expected = int(row["params"]), int(row["macs"])
         assert (space.count_params(a), graph.macs) == expected, str(a)
