@@ -189,7 +189,7 @@ def timm(kept: Kept) -> Iterator[Row]:
         print(f"timm is left out: {error}", file=sys.stderr)
         return
     if without:
-        yield from left_out(graphs, y, family)
+        yield from left_out(graphs, y, family, without)
     yield from five(graphs, y, family, draws)
 
 
@@ -199,19 +199,23 @@ def others(graphs: list[Graph], family: np.ndarray, name: str) -> list[int]:
     return [i for i, g in enumerate(graphs) if family[i] != name and g.digest not in own]
 
 
-def left_out(graphs: list[Graph], y: np.ndarray, family: np.ndarray) -> Iterator[Row]:
+def left_out(graphs: list[Graph], y: np.ndarray, family: np.ndarray, methods: list[str]) -> Iterator[Row]:
     """No label of a family. ``above_macs_possible``: families in which the best function of the graph orders above MACs."""
     macs = np.array([g.macs for g in graphs], np.float64)
     digests = np.array([g.digest for g in graphs])
     best = np.array([y[digests == d].mean() for d in digests])
     names = sorted(set(family))
-    scores = {m: np.zeros(len(y)) for m in LEFT_OUT} | {"macs": macs}
-    for name in names:
+    scores = {m: macs if m == "macs" else np.zeros(len(y)) for m in methods}
+    for name, method in itertools.product(names, methods):
         test, rest = np.flatnonzero(family == name), others(graphs, family, name)
         fit, unseen = [graphs[i] for i in rest], [graphs[i] for i in test]
-        scores["trees"][test] = TreesOnStatistics(random_state=0).fit(fit, y[rest]).predict(unseen)
-        scores["default"][test] = CGPredictor(None, ()).fit(fit, y[rest]).predict_normal(unseen)[0]
-        scores["source"][test] = CGPredictor(None, [as_source(fit, y[rest])]).fit([], [], unlabelled=unseen).predict(unseen)
+        if method == "trees":
+            scores[method][test] = TreesOnStatistics(random_state=0).fit(fit, y[rest]).predict(unseen)
+        elif method == "default":
+            scores[method][test] = CGPredictor(None, ()).fit(fit, y[rest]).predict_normal(unseen)[0]
+        elif method == "source":
+            model = CGPredictor(None, [as_source(fit, y[rest])]).fit([], [], unlabelled=unseen)
+            scores[method][test] = model.predict(unseen)
     several = [n for n in names if len(set(y[family == n])) >= 3]
 
     def by_family(p: np.ndarray) -> dict[str, float]:
