@@ -1,7 +1,8 @@
 """Spaces of Once-for-All, ProxylessNAS and NATS-Bench size: published counts, edits, texts, and builder against torch module.
 
 Expected values come from the measured table of sub-networks, from torch itself, from timm, or from public records named beside
-them, never from the code under test. That genomes survive text and pickle and follow a seed is checked in test_spaces.py.
+them, never from the code under test. That genomes survive text and pickle and follow a seed is checked in
+test_space_genomes.py.
 """
 
 from __future__ import annotations

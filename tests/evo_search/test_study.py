@@ -1,16 +1,8 @@
-"""Ask and tell: what a study hands out and takes back, constraints and fronts against brute force, workers, kills."""
+"""Ask and tell: what a study hands out and takes back, and the strategies that have no predictor."""
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
-import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +10,18 @@ import numpy as np
 import pytest
 import toy_search_space as toy
 import toy_study
-from toy_study import SlowOracle, open_study, sequence
+from toy_study import SlowOracle, open_study, random_study, sequence
 
-import cg
 from evo_search._evolve_config import SearchError
 from evo_search.history import History, HistoryError
-from evo_search.objectives import Constraint, front_numbers, hypervolume, non_dominated
+from evo_search.objectives import Constraint
 from evo_search.strategies import Proposal, State, Strategy, get_strategy, list_strategies
-from evo_search.strategies.algorithm1 import Algorithm1
 from evo_search.strategies.random import RandomConfig, RandomSearch
-from evo_search.study import Study, Trial
+from evo_search.study import Study
 
 ROOT = Path(__file__).parents[2]
 SPACE = toy.ToySpace()
 
-
-def random_study(batch: int = 5, **arguments: Any) -> Study:
-    return Study(toy.ToySpace(), RandomSearch(RandomConfig(batch)), **arguments)
-
-
-@cache
-def graph_of(a: toy.Genome) -> cg.Graph:
-    return SPACE.to_graph(a)
-
-
-@cache
-def everything() -> dict[str, toy.Genome]:
-    """One genome of every network of the space, by identity."""
-    return {cg.fingerprint(graph_of(a)): a for a in itertools.product(range(5), repeat=4)}  # type: ignore[misc]
-
-
-# -- ask and tell --------------------------------------------------------------------------------------------------
 
 def test_a_loop_by_hand_is_the_run(tmp_path: Path) -> None:
     by_hand = random_study(seed=4, history=tmp_path / "a.sqlite")
@@ -159,131 +132,6 @@ def test_bad_runs_are_refused(budget: Any, workers: Any) -> None:
     with pytest.raises(SearchError, match="must be an integer of at least 1"):
         random_study().run(toy.value, budget, workers)
 
-
-# -- constraints and objectives against brute force -----------------------------------------------------------------
-
-def relus(graph: cg.Graph) -> float:
-    return float(graph.name[-1])
-
-
-@pytest.mark.parametrize("strategy", sorted(toy_study.STRATEGIES))
-def test_what_breaks_a_constraint_of_the_graph_is_never_asked(strategy: str) -> None:
-    macs = {key: graph_of(a).macs for key, a in everything().items()}
-    limit = float(np.median(list(macs.values())))
-    constraints = [Constraint("macs", at_most=limit), Constraint(relus, at_least=2, at_most=3)]
-    study = Study(toy.ToySpace(), toy_study.STRATEGIES[strategy](), constraints=constraints)
-    assert limit in macs.values(), "the bound itself is inside"
-    allowed = {key for key, a in everything().items() if macs[key] <= limit and a[3] in (2, 3)}
-    study.run(toy.value, 1000)
-    assert {q.key for q in study.history.queries} <= allowed
-    assert study.exhausted
-    assert 0.9 * len(allowed) < len(study) <= len(allowed)
-    best = study.best()
-    assert best is not None
-    assert best.value == max(toy.value(everything()[key]) for key in allowed)
-
-
-def test_measured_constraints_decide_after_the_query() -> None:
-    study = random_study(20, objectives=("acc",), constraints=[Constraint("size", at_most=7.0)])
-    study.run(SlowOracle(), 150)
-    asked = study.history.queries
-    good = [q for q in asked if q.value is not None and sum(SPACE.decode(q.genome)) <= 7]
-    assert 0 < len(good) < len(asked)
-    best = study.best()
-    assert best is not None
-    assert best.value == max(q.value for q in good if q.value is not None)
-    assert max(q.value for q in asked if q.value is not None) > best.value, "the constraint binds"
-    expected = [max((q.value for q in good if q.value is not None and q.step <= i), default=np.nan) for i in range(len(asked))]
-    np.testing.assert_array_equal(study.curve(), expected)
-
-
-def test_parents_keep_the_measured_constraints() -> None:
-    class Parents(Strategy):
-        name = "parents"
-
-        def propose(self, state: State, rng: np.random.Generator) -> list[Proposal]:
-            if state.generation == 1:
-                sizes = [sum(state.genome(q)) for q in state.ranked]
-                violations = [max(0, s - 7) for s in sizes]
-                n_good = violations.count(0)
-                assert 0 < n_good < len(sizes)
-                assert violations[:n_good] == [0] * n_good, "first those that keep it"
-                assert violations == sorted(violations), "then by how far they are off"
-                values = [q.value for q in state.ranked[:n_good]]
-                assert values == sorted(values, reverse=True)  # type: ignore[type-var]
-                assert len(state.ok) + len(state.failed) == len(state.queries) == 60
-                np.testing.assert_array_equal(state.values("size"), [sum(state.genome(q)) for q in state.ok])
-                assert state.budget_left == 1
-                seen.append(True)
-            return [Proposal(a, "x") for a in state.maker.random(60, set(state.taken), rng).values()]
-
-    seen: list[bool] = []
-    study = Study(toy.ToySpace(), Parents(), objectives=("acc",), constraints=[Constraint("size", at_most=7.0)])
-    study.run(SlowOracle(), 61)
-    assert seen == [True]
-
-
-def brute_front(points: np.ndarray) -> list[bool]:
-    """Smaller is better."""
-    return [not any(all(a <= b for a, b in zip(q, p, strict=True)) and any(a < b for a, b in zip(q, p, strict=True))
-                    for q in points) for p in points]
-
-
-@pytest.mark.parametrize("n_objectives", [1, 2, 3])
-def test_fronts_are_those_of_brute_force(n_objectives: int) -> None:
-    rng = np.random.default_rng(n_objectives)
-    for n in (0, 1, 40):
-        points = rng.integers(6, size=(n, n_objectives)).astype(float)  # with ties
-        assert non_dominated(points).tolist() == brute_front(points)
-        left, numbers = np.arange(n), np.zeros(n, int)
-        for front in itertools.count():
-            if not len(left):
-                break
-            first = np.array(brute_front(points[left]))
-            numbers[left[first]] = front
-            left = left[~first]
-        assert front_numbers(points).tolist() == numbers.tolist()
-
-
-def test_the_front_and_its_hypervolume() -> None:
-    pytest.importorskip("pymoo")
-    study = random_study(20, objectives={"acc": "max", "size": "min"}, constraints=[Constraint("size", at_least=4.0)])
-    study.run(SlowOracle(), 200)
-    ok = [q for q in study.history.queries if q.value is not None and q.values["size"] >= 4]
-    points = np.array([[-q.values["acc"], q.values["size"]] for q in ok])
-    assert study.front() == [q for q, keep in zip(ok, brute_front(points), strict=True) if keep]
-    assert len({q.values["size"] for q in study.front()}) > 2
-    # two objectives: the area is a staircase
-    worst = (-30.0, 14.0)
-    stairs, volume, before = sorted({(q.values["size"], q.values["acc"]) for q in study.front()}), 0.0, worst[0]
-    for size, acc in stairs:
-        if size < worst[1] and acc > before:
-            volume += (worst[1] - size) * (acc - before)
-            before = acc
-    assert study.hypervolume({"size": worst[1], "acc": worst[0]}) == pytest.approx(volume)
-    assert study.hypervolume(worst) == pytest.approx(volume)
-    assert study.hypervolume((1.0, 14.0)) == 0.0
-    assert random_study(objectives=("acc", "size")).hypervolume(worst) == 0.0
-    for bad in ({"acc": 1.0}, (1.0,), (1.0, float("inf"))):
-        with pytest.raises(SearchError, match="the reference needs"):
-            study.hypervolume(bad)
-
-
-def test_a_hypervolume_of_three_objectives() -> None:
-    pytest.importorskip("pymoo")
-    points = np.random.default_rng(0).random((12, 3))
-    grid = (np.indices((40, 40, 40)).reshape(3, -1).T + 0.5) / 40
-    share = (points[:, None] <= grid[None]).all(2).any(0).mean()
-    assert hypervolume(points, np.ones(3)) == pytest.approx(share, abs=0.01)
-
-
-def test_one_objective_is_all_that_algorithm_1_takes() -> None:
-    study = Study(toy.ToySpace(), Algorithm1(), objectives=("acc", "size"))
-    with pytest.raises(SearchError, match="one objective, this study has 2"):
-        study.ask()
-
-
-# -- strategies ----------------------------------------------------------------------------------------------------
 
 def test_strategies_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib.metadata import EntryPoint
@@ -399,117 +247,3 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pyte
     assert best == last
     with History.read("run.sqlite") as h:
         assert len(h) == 60
-
-
-# -- workers -------------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("strategy", sorted(toy_study.STRATEGIES))
-def test_four_workers_ask_what_one_asks(strategy: str) -> None:
-    one, four = open_study(strategy), open_study(strategy)
-    arrived: list[int] = []
-    one.run(SlowOracle(), 50)
-    four.run(SlowOracle(0.002), 50, 4, lambda query, best: arrived.append(query.step))
-    assert sequence(one) == sequence(four)
-    assert sorted(arrived) == list(range(50))
-    if strategy != "aging":  # with its small batches the order may be kept by chance
-        assert arrived != list(range(50))
-
-
-def test_workers_really_work_at_the_same_time() -> None:
-    barrier = threading.Barrier(3, timeout=20)
-
-    def oracle(a: toy.Genome) -> float:
-        barrier.wait()
-        return toy.value(a)
-
-    study = random_study(6)
-    study.run(oracle, 6, 3)
-    assert all(q.status == "ok" for q in study.history.queries)
-
-
-def test_an_interrupt_of_a_worker_ends_the_run(tmp_path: Path) -> None:
-    def oracle(a: toy.Genome) -> float:
-        if a[3] == 2:
-            raise KeyboardInterrupt
-        return toy.value(a)
-
-    with random_study(20, history=tmp_path / "a.sqlite") as study, pytest.raises(KeyboardInterrupt):
-        study.run(oracle, 20, 3)
-    with History.read(tmp_path / "a.sqlite") as h:
-        assert len(h) < 20
-        assert all(q.status == "ok" for q in h.queries)
-        assert len(h) + len(h.pending) == 20
-
-
-def test_threads_may_ask_and_tell(tmp_path: Path) -> None:
-    study = random_study(8, history=tmp_path / "a.sqlite")
-    told: list[Trial] = []
-
-    def work() -> None:
-        while len(told) < 40:
-            for trial in study.ask(1):
-                study.tell(trial, toy.value(trial.genome))
-                told.append(trial)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert len({t.step for t in told}) == len(told) == len(study) >= 40
-    alone = random_study(8)
-    alone.run(toy.value, len(told))
-    assert sequence(study) == sequence(alone)
-    study.close()
-
-
-# -- kill -9 -------------------------------------------------------------------------------------------------------
-
-def kill_at(moment: float, arguments: list[str]) -> set[int]:
-    """Run ``toy_study`` and kill it ``moment`` seconds after its first answer; the steps that it had printed."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, toy_study.__file__, *arguments], env=environment, stdout=subprocess.PIPE,
-                          text=True) as run:
-        assert run.stdout is not None
-        lines = [run.stdout.readline()]
-        time.sleep(moment)
-        run.send_signal(signal.SIGKILL)
-        lines += run.stdout.readlines()
-    return {int(line) for line in lines if line.endswith("\n") and line.strip().isdigit()}
-
-
-def kills(moments: list[float], where: str, strategy: str, workers: int, budget: int) -> None:
-    """Kill a run at every moment, one after the other, then let it finish: nothing is lost, and the run is the same."""
-    arguments = [where, "killed", strategy, str(workers), str(budget), str(0.004 * workers)]
-    answered: dict[int, tuple[Any, ...]] = {}
-    unfinished = 0
-    for moment in moments:
-        printed = kill_at(moment, arguments)
-        with History.read(where, "killed") as h:
-            now = {q.step: (q.genome, q.value, q.wall_s) for q in h.queries}
-        assert printed <= now.keys(), "what was said to be answered is on disk"
-        assert {step: now[step] for step in answered} == answered, "what was answered once is never asked again"
-        answered = now
-        unfinished += len(now) < budget
-    assert unfinished >= len(moments) / 2, "the kills came too late to say anything"
-    with open_study(strategy, where, "killed") as study:
-        study.run(SlowOracle(), budget, workers)
-        whole = open_study(strategy)
-        whole.run(SlowOracle(), budget)
-        assert sequence(study) == sequence(whole)
-
-
-def moments(n: int, seed: int) -> list[float]:
-    return np.random.default_rng(seed).uniform(0, 0.25, n).tolist()
-
-
-@pytest.mark.parametrize(("strategy", "workers", "n"), [("algorithm1", 1, 3), ("random", 4, 2)])
-def test_kills_at_random_moments(tmp_path: Path, strategy: str, workers: int, n: int) -> None:
-    kills(moments(n, workers), str(tmp_path / "a.sqlite"), strategy, workers, 150)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "workers"), [("algorithm1", 1), ("algorithm1", 4), ("random", 1), ("local", 4),
-                                                   ("aging", 1)])
-def test_kills_at_fifty_random_moments(tmp_path: Path, strategy: str, workers: int) -> None:
-    kills(moments(10, 10 + workers), str(tmp_path / "a.sqlite"), strategy, workers, 300)

@@ -59,6 +59,11 @@ def open_study(strategy: str, where: Any = None, name: str = "search") -> Study:
     return Study(toy.ToySpace(), STRATEGIES[strategy](), objectives=OBJECTIVES, seed=3, history=where, name=name)
 
 
+def random_study(batch: int = 5, **arguments: Any) -> Study:
+    """A study by random search."""
+    return Study(toy.ToySpace(), RandomSearch(RandomConfig(batch)), **arguments)
+
+
 def main(where: str, name: str, strategy: str, workers: str, budget: str, seconds: str = "0") -> None:
     with open_study(strategy, where, name) as study:
         study.run(SlowOracle(float(seconds)), int(budget), int(workers), lambda query, best: print(query.step, flush=True))
