@@ -18,14 +18,15 @@ from sklearn.base import BaseEstimator, RegressorMixin
 
 from cg.errors import CGError, LabelError, LeakageError
 from cg.graph import Graph
+from cg.graphset import GraphSet
 from cg.recent_statistics import recent_statistics
 from finetune.explanation import Explanation, doubts, explain, novelty
-from finetune.families import ENOUGH_FAMILIES, Stack
+from finetune.families import ENOUGH_FAMILIES, Few, Stack
 from finetune.gp import Standardizer
 from finetune.mixture import Mixture
 from finetune.operators import SUM_LABELS, OperatorReader
 from finetune.prior import Prior
-from finetune.sources import resolve
+from finetune.sources import Source, resolve
 from finetune.storage import read, save
 from finetune.suggestion import suggest
 from finetune.targets import LabelScale, agreement, check_labels, fit_on_scores
@@ -70,8 +71,9 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         ``unlabelled``: networks of the same family without labels, the candidates say. They tell which statistics of a source
         carry over; with fewer than twenty labels they help much (docs/transfer.md), and without labels they are needed: the
         order is then the sources' alone, and scores have no unit. If the labelled graphs name at least five families
-        (``Graph.family``), networks of yet another one are predicted by what carries over between these
-        (``finetune.families``). Raises ``LabelError`` on labels that cannot be used.
+        (``Graph.family``), networks of yet another one are predicted by what carries over between these, and those of one with
+        fewer than ten labels from its own, with the others as a source (``finetune.families``). Raises ``LabelError`` on
+        labels that cannot be used.
         """
         graphs, unlabelled = _graphs(graphs), _graphs(unlabelled)
         labels = check_labels(graphs, y) if graphs or not unlabelled else np.zeros(0)
@@ -110,11 +112,18 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         self.families_ = np.array([g.family for g in graphs])
         if all(self.families_) and len(set(self.families_)) >= ENOUGH_FAMILIES:
             self.stack_ = Stack(mixture.members, raw["log"], z - opinion, self.families_)
+            self.few_ = Few(self.families_, self._alone)
         elif not any(weight for (view, _), weight in mixture.weights.items() if view == "operators"):
             self.operators_ = None  # what nobody asks for is not read
         self.scale_ = LabelScale(labels, z)
         self.agreement_ = agreement(labels, mixture.left_out + opinion)
         return self
+
+    def _alone(self, own: np.ndarray, others: np.ndarray) -> CGPredictor:
+        """A predictor that knows these labels, and those of the others as a source."""
+        known = GraphSet([self.graphs_[i] for i in others], [str(i) for i in others], {"label": self.labels_[others]})
+        model = CGPredictor(self.encoder_, [Source(known), *self.sources_], self.random_state)
+        return model.fit([self.graphs_[i] for i in own], self.labels_[own])
 
     def _consult(self, known: np.ndarray, others: np.ndarray | None) -> None:
         """Fit the processes of the sources, unless they are fitted for these networks already.
@@ -193,20 +202,27 @@ class CGPredictor(RegressorMixin, BaseEstimator):
     def _score(self, raw: dict[str, Any], families: np.ndarray, deviations: bool = True) -> tuple[np.ndarray, np.ndarray]:
         mean, std = np.zeros(len(families)), np.ones(len(families))
         if self.mixture_ is not None:
-            views, every = self._views(raw), self.stack_ is not None
+            views = self._views(raw)
+            new = np.isin(families, self.families_, invert=True) & (self.stack_ is not None)
+            every = bool(new.any())
             if deviations:
                 mean, std, means = self.mixture_.predict(views, every)
             else:
                 means = self.mixture_.means(views, every)
                 mean = self.mixture_.mean(means)
-            if self.stack_ is not None:
-                new = ~np.isin(families, self.families_)
+            if self.stack_ is not None and every:
                 mean = np.where(new, self.stack_.predict(means, raw["log"]), mean)
                 std = np.where(new, np.maximum(std, self.stack_.std), std)
         if self.prior_ is not None:
             mean = mean + self._share * self.prior_.combine(self.prior_.scores(raw["log"])) - self._centre
             if self.mixture_ is None:
                 std *= np.sqrt(1.0 - self.prior_.agreement**2)
+        if self.stack_ is not None and self.scale_ is not None:
+            for rows, model in self.few_.among(families):
+                part = {name: block[rows] for name, block in raw.items() if name != "operators"}
+                said = model._bounds(*model._score(part, families[rows]))
+                low, mean[rows], high = (self.scale_.to_scores(y) for y in said)
+                std[rows] = np.maximum(high - low, 1e-9) / 2
         return mean, std
 
     def rank(self, graphs: Sequence[Graph]) -> np.ndarray:

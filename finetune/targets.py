@@ -130,11 +130,19 @@ class LabelScale:
     def to_labels(self, z: np.ndarray) -> np.ndarray:
         """Scores to label units: linear between the labels, and on beyond them with the slope of the outer quarter."""
         y, s = self.y, self.z
-        if len(y) == 1:
-            return np.full(np.shape(z), y[0])
-        out = np.interp(z, s, y)
-        q = max(1, len(y) // 4)
-        low = (y[q] - y[0]) / (s[q] - s[0])
-        high = (y[-1] - y[-1 - q]) / (s[-1] - s[-1 - q])
-        out = np.where(z < s[0], y[0] + (z - s[0]) * low, out)
-        return np.asarray(np.where(z > s[-1], y[-1] + (z - s[-1]) * high, out))
+        return _along(z, s, y)
+
+    def to_scores(self, y: np.ndarray) -> np.ndarray:
+        """The inverse of ``to_labels``; where all labels are equal their score."""
+        return _along(y, self.y, self.z)
+
+
+def _along(x: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """From ``a`` to ``b``, both rising: linear between these, and on beyond them with the slope of the outer quarter."""
+    if len(a) == 1:
+        return np.full(np.shape(x), b[0])
+    q = max(1, len(a) // 4)
+    low = (b[q] - b[0]) / (a[q] - a[0])
+    high = (b[-1] - b[-1 - q]) / (a[-1] - a[-1 - q])
+    out = np.where(x < a[0], b[0] + (x - a[0]) * low, np.interp(x, a, b))
+    return np.asarray(np.where(x > a[-1], b[-1] + (x - a[-1]) * high, out))

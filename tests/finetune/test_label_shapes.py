@@ -156,3 +156,35 @@ def test_a_family_without_labels_is_predicted_by_the_stack(pool: GraphSet) -> No
     assert not np.allclose(inside, new)
     assert metrics.spearman(y, new) > 0.9
     assert CGPredictor(None, ()).fit(pool.graphs[:120], pool.label()[:120]).stack_ is None
+
+
+def test_a_family_with_a_few_labels_is_predicted_from_these(pool: GraphSet) -> None:
+    """Five families agree, and a sixth has the opposite order: the others would outvote its labels."""
+    y = pool.label().copy()
+    names = np.array([f"family {i % 6}" for i in range(len(pool))])
+    y[names == "family 5"] *= -1.0
+    graphs = [g.with_(family=n) for g, n in zip(pool.graphs, names, strict=True)]
+    sixth = np.flatnonzero(names == "family 5")
+    known = [*np.flatnonzero(names[:120] != "family 5"), *sixth[:8]]
+    test, others = sixth[8:], np.setdiff1d(np.arange(120, len(pool)), sixth)
+    model = CGPredictor(None, ()).fit([graphs[i] for i in known], y[known])
+    score, std = model.predict([graphs[i] for i in test], return_std=True)
+    assert metrics.spearman(y[test], score) > 0.4
+    assert np.ptp(y[sixth[:8]]) > np.abs(score - y[sixth[:8]].mean()).mean()  # in label units
+    assert np.isfinite(std).all()
+    assert (std > 0).all()
+    mixed = [graphs[test[0]], *(graphs[i] for i in others), graphs[test[1]]]  # each by its own family, alone or in a batch
+    np.testing.assert_allclose(model.predict(mixed)[[0, -1]], score[:2])
+    assert metrics.spearman(y[others], model.predict([graphs[i] for i in others])) > 0.9
+    assert list(model.rank([graphs[i] for i in test])) == list(np.argsort(-score, kind="stable"))
+    assert model.explain(graphs[test[0]]).score == pytest.approx(score[0])
+    more = [*known, *sixth[8:11]]  # eleven are no few any more
+    assert not CGPredictor(None, ()).fit([graphs[i] for i in more], y[more]).few_.among(np.array(["family 5"]))
+
+
+def test_label_scale_has_an_inverse() -> None:
+    y = np.array([1.0, 2.0, 2.0, 5.0, 9.0])
+    scale = LabelScale(y, normal_scores(y))
+    z = np.linspace(-4, 4, 9)
+    np.testing.assert_allclose(scale.to_scores(scale.to_labels(z)), z, atol=1e-12)
+    assert LabelScale(np.ones(3), np.zeros(3)).to_scores(np.array([4.0])) == 0.0
