@@ -123,7 +123,14 @@ def goals(results: Path) -> Table:
         if (r["method"], r["labels"]) == ("default", 0):
             add("timm, a family left out, labels of all others", 0, np.array([r["rho"]]), 0.88, "MACs .78")
             lines.append((f"timm, share of families ordered above multiply-adds ({r['above_macs_possible']:.0%} possible)", 0,
-                          f"{r['above_macs']:.2f}", "–", "≥ 0.7", "**no**", "–"))
+                          f"{r['above_macs']:.2f}", "–", "≥ 0.7", "yes" if r["above_macs"] >= 0.7 else "**no**", "–"))
+    ours, *bars = (np.array([r["inside"] for r in rows(results, "timm") if (r["method"], r["labels"]) == (m, 5)])
+                   for m in ("default", "macs", "default, unlabelled"))
+    if len(ours) and all(map(len, bars)):
+        macs, without = (b.mean() for b in bars)
+        lines.append(("timm, inside a family, 5 labels of it and those of all others", 5, spread(ours), "–",
+                      f"> {macs:.3f} (multiply-adds), > {without:.3f} (without the 5)",
+                      "yes" if ours.mean() > max(macs, without) else "**no**", "–"))
     return ("target", "labels", "ρ", "ρ, suggested labels", "aimed at", "reached", "best published"), lines
 
 
