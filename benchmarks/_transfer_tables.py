@@ -187,7 +187,7 @@ def encoders(results: Path, method: str) -> Table:
         if use not in uses:
             continue
         cells = [values(found, target=t, objective=objective, method=use) for t in names]
-        name = f"`{objective}`" if objective != "none" else "no encoder: statistics" + (", trees" if use == "trees" else "")
+        name = f"`{objective}`" if objective != "none" else "no encoder: statistics" + (", as sources" if use == "sources" else "")
         lines.append((name, *(spread(c) if len(c) else "–" for c in cells)))
     return ("pre-trained for", *(TITLES[t] for t in names)), lines
 

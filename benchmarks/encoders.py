@@ -14,7 +14,7 @@ surrogates of Once-for-All), the others from no label.
           ``TransferNet`` from the encoder (5 draws). For the objective ``none``: ``beside`` is ``CGPredictor`` without encoder
           and sources.
 ``zero``  no label of the target: ``embedding``: ridge regression on the embeddings of 2,000 labelled networks of each other
-          family, averaged; ``trees``: what ``CGPredictor`` says with the same networks as sources and 1,000 unlabelled ones.
+          family, averaged; ``sources``: what ``CGPredictor`` says with the same networks as sources and 1,000 unlabelled ones.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def zero(folds: tuple[str, ...], objectives: tuple[str, ...], kept: Kept) -> Ite
     for fold, objective in itertools.product(folds, objectives):
         for target, seed in itertools.product(FOLDS[fold][1], range(SEED, SEED + 5)):
             row: Row = {"part": "zero", "target": target, "objective": objective,
-                        "method": "trees" if objective == "none" else "embedding", "seed": seed}
+                        "method": "sources" if objective == "none" else "embedding", "seed": seed}
             if kept(row):
                 continue
             data, y, _ = networks(target)
