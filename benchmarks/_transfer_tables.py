@@ -187,7 +187,8 @@ def encoders(results: Path, method: str) -> Table:
         if use not in uses:
             continue
         cells = [values(found, target=t, objective=objective, method=use) for t in names]
-        name = f"`{objective}`" if objective != "none" else "no encoder: statistics" + (", as sources" if use == "sources" else "")
+        none = "no encoder: " + ("what the sources' statistics say" if use == "sources" else "statistics")
+        name = none if objective == "none" else f"`{objective}`"
         lines.append((name, *(spread(c) if len(c) else "–" for c in cells)))
     return ("pre-trained for", *(TITLES[t] for t in names)), lines
 
