@@ -18,7 +18,7 @@ import numpy as np
 from finetune.gp import GaussianProcess
 
 ENOUGH_FAMILIES = 5
-FEW = range(2, 10)  # labels of its own that make a family one with a few
+FEW = range(3, 10)  # different labels of its own that make a family one with a few
 FOLDS, TREES = 10, 200
 
 
@@ -87,14 +87,13 @@ class Few:
     """Families with a few labels among others, each with a predictor of its own that is made when it is asked for.
 
     Args:
-        families: of each labelled network ``[B]``.
+        families, y: of each labelled network ``[B]``, and its label.
         make: from the positions of a family's networks and of all others to a fitted predictor.
     """
 
-    def __init__(self, families: np.ndarray, make: Callable[[np.ndarray, np.ndarray], Any]) -> None:
-        names, counts = np.unique(families, return_counts=True)
+    def __init__(self, families: np.ndarray, y: np.ndarray, make: Callable[[np.ndarray, np.ndarray], Any]) -> None:
         self._families, self._make, self._made = families, make, dict[str, Any]()
-        self._names = {str(name) for name, n in zip(names, counts, strict=True) if n in FEW}
+        self._names = {str(name) for name in np.unique(families) if len(set(y[families == name])) in FEW}
 
     def among(self, families: np.ndarray) -> list[tuple[np.ndarray, Any]]:
         """Positions in ``families [B]`` of each family with a few labels, and its predictor."""

@@ -72,7 +72,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         carry over; with fewer than twenty labels they help much (docs/transfer.md), and without labels they are needed: the
         order is then the sources' alone, and scores have no unit. If the labelled graphs name at least five families
         (``Graph.family``), networks of yet another one are predicted by what carries over between these, and those of one with
-        fewer than ten labels from its own, with the others as a source (``finetune.families``). Raises ``LabelError`` on
+        three to nine labels from its own, with the others as a source (``finetune.families``). Raises ``LabelError`` on
         labels that cannot be used.
         """
         graphs, unlabelled = _graphs(graphs), _graphs(unlabelled)
@@ -112,7 +112,7 @@ class CGPredictor(RegressorMixin, BaseEstimator):
         self.families_ = np.array([g.family for g in graphs])
         if all(self.families_) and len(set(self.families_)) >= ENOUGH_FAMILIES:
             self.stack_ = Stack(mixture.members, raw["log"], z - opinion, self.families_)
-            self.few_ = Few(self.families_, self._alone)
+            self.few_ = Few(self.families_, labels, self._alone)
         elif not any(weight for (view, _), weight in mixture.weights.items() if view == "operators"):
             self.operators_ = None  # what nobody asks for is not read
         self.scale_ = LabelScale(labels, z)
