@@ -6,8 +6,9 @@
 Two folds: ``cells`` pre-trains on everything of ``_corpus.py`` but NAS-Bench-201 and -301 and is tested on these, ``others``
 leaves out NAS-Bench-101 and Once-for-All MobileNetV3. Every objective trains for the same processor time (``SECONDS``) with the
 same graphs, batch size and architecture; ``untrained`` has random weights; ``paper`` is the contrastive loss with the published
-architecture. ``ranking`` learns from the labels of the other families (for the fold ``cells`` those of NAS-Bench-101 and of
-surrogates of Once-for-All), the others from no label.
+architecture, and ``with a transformer`` adds the published transformer and its positions to the k-GNN. ``ranking`` learns from
+the labels of the other families (for the fold ``cells`` those of NAS-Bench-101 and of surrogates of Once-for-All), the others
+from no label.
 
 ``few``   50 labels (40 of NAS-Bench-201), 10 draws, tested on up to 3,000 others. ``frozen``: Gaussian processes on the
           embedding alone; ``beside``: ``CGPredictor`` with the encoder, statistics and no sources; ``fine-tuned``:
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import re
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
@@ -64,14 +66,18 @@ OBJECTIVES = {
         masked_weight=1.0),
     "paper": EncoderConfig.paper(),
 }
+TOGETHER = "ranking + statistics + masked"
+OBJECTIVES[f"{TOGETHER}, with a transformer"] = dataclasses.replace(
+    OBJECTIVES[TOGETHER], name=f"{TOGETHER}, with a transformer", transformer_layers=2, positions=10)
 KEYS = {"few": ("target", "objective", "method"), "zero": ("target", "objective", "method")}
 FOLDER = _record.ROOT / "runs" / "encoders"
 
 
-def train(folds: tuple[str, ...], share: float, seconds: float) -> None:
+def train(folds: tuple[str, ...], objectives: tuple[str, ...], share: float, seconds: float) -> None:
     """Every encoder that is not there yet; an encoder that was killed goes on."""
     for fold in folds:
-        missing = {name: config for name, config in OBJECTIVES.items() if not (place(fold, name) / "config.json").exists()}
+        missing = {name: config for name, config in OBJECTIVES.items()
+                   if name in objectives and not (place(fold, name) / "config.json").exists()}
         if not missing:
             continue
         data = Corpus(corpus(FOLDS[fold][0], share))
@@ -98,7 +104,7 @@ def per_step(data: Corpus, config: EncoderConfig, folder: Path) -> float:
 
 
 def place(fold: str, objective: str) -> Path:
-    return FOLDER / f"{fold}-{objective.replace(' + ', '-')}"
+    return FOLDER / re.sub(r"\W+", "-", f"{fold} {objective}")
 
 
 @cache
@@ -209,7 +215,7 @@ def main() -> None:
     objectives = tuple(args.objective or ("none", "untrained", *OBJECTIVES))
     parts = args.part or ["train", "few", "zero"]
     if "train" in parts:
-        train(folds, args.share, args.seconds)
+        train(folds, objectives, args.share, args.seconds)
     config = {"seconds": args.seconds, "share": args.share, "draws": DRAWS, "tuned_draws": TUNED_DRAWS, "most": MOST,
               "source_rows": SOURCE_ROWS, "unlabelled": UNLABELLED}
     computed = {"few": partial(few, folds, objectives), "zero": partial(zero, folds, objectives)}
