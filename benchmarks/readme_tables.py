@@ -117,10 +117,11 @@ def encoders(_: Path) -> str:
     lines = []
     for path in sorted((ROOT / "contrastive" / "encoders").glob("*/config.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        made = record["provenance"]
-        lines.append((f"`{path.parent.name}`", ", ".join(made["families"]), f"{made['graphs']:,}", f"{made['labelled']:,}",
-                      record["config"]["steps"], round(made["seconds"] * made["threads"] / 60)))
-    return _table(("name", "pre-trained on", "graphs", "of these labelled", "steps", "minutes of a core"), lines)
+        made, config = record["provenance"], record["config"]
+        labels = f"{made['labelled']:,}" if config["ranking_weight"] else "–"
+        lines.append((f"`{path.parent.name}`", ", ".join(made["families"]), f"{made['graphs']:,}", labels,
+                      f"{config['steps']:,}", round(made["seconds"] / 60)))
+    return _table(("name", "pre-trained on", "graphs", "labels", "steps", "minutes, one thread"), lines)
 
 
 def _of_modules() -> dict[str, Callable[[Path], str]]:
