@@ -181,7 +181,7 @@ def encoders(results: Path, method: str) -> Table:
     found = [r for r in load(results, "encoders") if r["part"] == ("zero" if method == "embedding" else "few")]
     names = [t for t in TITLES if any(r["target"] == t for r in found)]
     lines = []
-    for objective in dict.fromkeys(r["objective"] for r in found):
+    for objective in sorted(dict.fromkeys(r["objective"] for r in found), key=lambda o: o != "none"):
         uses = {r["method"] for r in found if r["objective"] == objective}
         use = method if objective != "none" else next(iter(uses))
         if use not in uses:
