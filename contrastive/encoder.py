@@ -1,6 +1,7 @@
 """The encoder: a graph transformer joined with a k-GNN, pooled to one embedding per graph.
 
-Source: arXiv 2302.10835 §4; k-GNN is PyG's ``GraphConv`` (Morris et al., arXiv 1810.02244, Eq. 2). It never sees labels.
+Source: arXiv 2302.10835 §4; k-GNN is PyG's ``GraphConv`` (Morris et al., arXiv 1810.02244, Eq. 2). Labels reach it only
+where a ranking is among the objectives of its pre-training.
 """
 
 from __future__ import annotations
