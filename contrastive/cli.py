@@ -26,8 +26,8 @@ def pretrain(
     log_dir: Annotated[Path | None, typer.Option("--log-dir", help="Folder for TensorBoard loss curves.")] = None,
     json: Json = False,
 ) -> None:
-    """Pre-train an encoder on graphs: to tell their statistics and hidden nodes, and their order where they have a label; as in
-    the paper by contrast of spectrally similar and other graphs."""
+    """Pre-train an encoder: it learns statistics and hidden nodes of graphs, and their order where they have a label; with
+    '--config paper' it learns by contrast of spectrally similar and other graphs."""
     from cg import _terminal as terminal
     from cg.graphset import GraphSet
     from contrastive.config import EncoderConfig
