@@ -8,6 +8,7 @@ from surrogates that are not shipped.
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -140,3 +141,14 @@ def corpus(without: tuple[str, ...], share: float = 1.0, seed: int = 0) -> list[
             sets += make(max(int(n * share), 4), np.random.default_rng((seed, i)))
             print(f"{family}: {sum(map(len, sets)):,} graphs so far", file=sys.stderr, flush=True)
     return sets
+
+
+def printing(name: str) -> Callable[[int, int, float], None]:
+    """Progress of a pre-training: a line every 50 steps."""
+    began = time.perf_counter()
+
+    def report(step: int, steps: int, loss: float) -> None:
+        if step % 50 == 0 or step == steps:
+            print(f"{name}: step {step}/{steps} loss {loss:.4f} {time.perf_counter() - began:.0f} s", flush=True)
+
+    return report

@@ -31,9 +31,8 @@ from pathlib import Path
 
 import _record
 import numpy as np
-from _corpus import corpus
+from _corpus import corpus, printing
 from _parts import Kept, Row, run
-from _remembered import Remembered
 from sklearn.linear_model import RidgeCV
 from transfer import OFA, networks
 
@@ -41,6 +40,7 @@ from cg import Graph, GraphSet
 from contrastive import EncoderConfig, load_encoder, pretrain
 from contrastive.corpus import Corpus
 from contrastive.encoder import Encoder
+from contrastive.remembered import Remembered
 from evo_search.targets import TARGETS
 from finetune import CGPredictor
 from finetune.gp import Standardizer
@@ -87,13 +87,7 @@ def train(folds: tuple[str, ...], objectives: tuple[str, ...], share: float, sec
             if not steps_file.exists():
                 out.mkdir(parents=True, exist_ok=True)
                 steps_file.write_text(str(max(int(seconds / per_step(data, config, out / "warm")), WARM)))
-            steps, began = int(steps_file.read_text()), time.perf_counter()
-
-            def report(step: int, total: int, loss: float, name: str = f"{fold}, {name}", began: float = began) -> None:
-                if step % 50 == 0 or step == total:
-                    print(f"{name}: step {step}/{total} loss {loss:.4f} {time.perf_counter() - began:.0f} s", flush=True)
-
-            pretrain(data, out, config, steps=steps, progress=report)
+            pretrain(data, out, config, steps=int(steps_file.read_text()), progress=printing(f"{fold}, {name}"))
 
 
 def per_step(data: Corpus, config: EncoderConfig, folder: Path) -> float:

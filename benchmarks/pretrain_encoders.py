@@ -1,6 +1,6 @@
 """Pre-train every shipped encoder: two configurations x (all families, or all but one benchmark).
 
-    python benchmarks/pretrain_encoders.py                     # everything, into contrastive/encoders/: 2.5 hours of a core
+    python benchmarks/pretrain_encoders.py                     # everything, into contrastive/encoders/: some 4 hours of a core
     python benchmarks/pretrain_encoders.py --config paper --without nasbench201
 
 An encoder called ``<config>-without-<family>`` has never seen a graph of that family. ``default`` sees all of ``_corpus.py``
@@ -11,14 +11,12 @@ published. Interrupt and run again: each encoder resumes. Speed, seed and data h
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import _record
-from _corpus import FAMILIES, corpus
+from _corpus import FAMILIES, corpus, printing
 
-from contrastive import EncoderConfig, pretrain
-from contrastive.corpus import Corpus
+from contrastive import pretrain
 from evo_search import targets
 
 WITHOUT = {"nasbench201": ("nasbench201", "nats-size"), "nasbench101": ("nasbench101",), "nasbench301": ("nasbench301",),
@@ -38,15 +36,9 @@ def main() -> None:
         for config in args.config or ("default", "paper"):
             name = config if without == "none" else f"{config}-without-{without}"
             families = targets.FAMILIES if config == "paper" else tuple(FAMILIES)
-            began = time.perf_counter()
-
-            def report(step: int, steps: int, loss: float, name: str = name, began: float = began) -> None:
-                if step % 50 == 0 or step == steps:
-                    print(f"{name}: step {step}/{steps} loss {loss:.4f} {time.perf_counter() - began:.0f} s", flush=True)
-
             left_out = tuple(f for f in FAMILIES if f not in families or f in WITHOUT[without])
-            pretrain(Corpus(corpus(left_out, args.share)), args.out / name, EncoderConfig.named(config), steps=args.steps,
-                     seed=args.seed, progress=report, log_dir=_record.ROOT / "runs" / name)
+            pretrain(corpus(left_out, args.share), args.out / name, config, steps=args.steps, seed=args.seed,
+                     progress=printing(name), log_dir=_record.ROOT / "runs" / name)
 
 
 if __name__ == "__main__":

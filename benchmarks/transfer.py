@@ -34,10 +34,10 @@ from functools import cache, partial
 
 import numpy as np
 from _parts import Kept, Row, run
-from _remembered import Remembered
 
 from cg import Graph, GraphSet
 from contrastive import load_encoder
+from contrastive.remembered import Remembered
 from evo_search import get_space
 from evo_search.ofa import SubNet
 from evo_search.oracles import shared_folder

@@ -80,6 +80,7 @@ def progress(description: str, total: float | None = None) -> Iterator[Step]:
 
 
 def _bars() -> Progress:
+    """Bars on stderr, each with a description and a note."""
     from rich import progress as p
     from rich.console import Console
 

@@ -61,10 +61,15 @@ class Corpus:
         return np.clip(((raw - raw.mean(0)) / np.maximum(spread, 1e-6))[:, used], -5, 5)
 
     @cached_property
+    def labelled(self) -> int:
+        """How many graphs have a label."""
+        return int(np.isfinite(self.label).sum())
+
+    @cached_property
     def hash(self) -> str:
         """Of all graphs and labels."""
         rows = [(g.digest, g.family) for g in self.graphs]
-        labels = self.label.tobytes() if np.isfinite(self.label).any() else b""
+        labels = self.label.tobytes() if self.labelled else b""
         return hashlib.blake2b(json.dumps(rows).encode() + labels, digest_size=8).hexdigest()
 
     def neighbours(self, k: int) -> np.ndarray:

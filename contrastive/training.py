@@ -71,8 +71,8 @@ def pretrain(sets: Sequence[Sequence[Graph]] | Corpus, out: str | Path, config: 
         writer.close()
     seconds = time.perf_counter() - began
     save_encoder(run.encoder, out, {
-        "graphs": len(corpus), "labelled": int(np.isfinite(corpus.label).sum()),
-        "families": [str(f) for f in corpus.families], "seed": seed, "data": corpus.hash, "seconds": round(seconds, 1),
+        "graphs": len(corpus), "labelled": corpus.labelled, "families": [str(f) for f in corpus.families],
+        "seed": seed, "data": corpus.hash, "seconds": round(seconds, 1),
         "threads": torch.get_num_threads(), "torch": torch.__version__,
         "graphs_per_second": round((config.steps - first) * config.batch_graphs / max(seconds, 1e-9), 1)})
     (out / _STATE).unlink(missing_ok=True)
@@ -86,18 +86,17 @@ class _Run:
         self.corpus, self.config, self.seed = corpus, config, seed
         self.views = corpus.views(config)
         self.neighbours = corpus.neighbours(config.neighbours)
-        ranked = config.ranking_weight if np.isfinite(corpus.label).any() else 0.0
-        if not (config.contrastive_weight or config.statistics_weight or config.masked_weight or ranked):
-            raise CGError("ranking_weight alone needs labels: graph sets with one label each")
         torch.manual_seed(seed)
         self.encoder = Encoder(config)
         self.objectives = nn.ModuleDict()  # of whole graphs
         for name, kind, weight in (("contrastive", Contrastive, config.contrastive_weight),
                                    ("statistics", Statistics, config.statistics_weight),
-                                   ("ranking", Ranking, ranked)):
+                                   ("ranking", Ranking, corpus.labelled and config.ranking_weight)):
             if weight:
                 self.objectives[name] = kind(config, corpus)
         self.masked = Masked(self.encoder) if config.masked_weight else None
+        if not (self.objectives or self.masked):
+            raise CGError("ranking_weight alone needs labels: graph sets with one label each")
         self.modules = nn.ModuleDict({"encoder": self.encoder, "objectives": self.objectives})
         if self.masked:
             self.modules["masked"] = self.masked

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ from evo_search.report import Curve, Points, ReportData, Score
 
 if TYPE_CHECKING:
     from cg.graphset import GraphSet
-    from contrastive.encoder import Encoder
+    from contrastive.remembered import Remembered
 
 Progress = Callable[[str, int, int], None]
 METHOD = "cgtransfer"
@@ -117,9 +117,10 @@ def _networks(config: DemoConfig, cache: Cache, tell: Progress, seconds: dict[st
 
 
 def _encoder(config: DemoConfig, data: GraphSet, cache: Cache, tell: Progress,
-             seconds: dict[str, float]) -> _Remembering:
+             seconds: dict[str, float]) -> Remembered:
     """The encoder, with the embeddings of all networks in its memory."""
     from contrastive.checkpoint import load_encoder
+    from contrastive.remembered import Remembered
 
     distinct = {g.digest: g for g in data}
     graphs = list(distinct.values())
@@ -137,24 +138,10 @@ def _encoder(config: DemoConfig, data: GraphSet, cache: Cache, tell: Progress,
         key = (code_hash("cg", "contrastive"), "".join(distinct), weights)
         found = cache.arrays(f"embeddings-{config.target}-{len(data)}", key, make)["x"]
     tell("embeddings", len(graphs), len(graphs))
-    return _Remembering(encoder, dict(zip(distinct, found, strict=True)))
+    return Remembered(encoder, dict(zip(distinct, found, strict=True)))
 
 
-class _Remembering:
-    """An encoder that looks up the embeddings it knows, by fingerprint, and computes the others."""
-
-    def __init__(self, encoder: Encoder, known: dict[str, np.ndarray]) -> None:
-        self._encoder, self._known = encoder, known
-
-    def embed(self, graphs: Sequence[Any]) -> np.ndarray:
-        """Embeddings float32 ``[B, m]``."""
-        new = {g.digest: g for g in graphs if g.digest not in self._known}
-        if new:
-            self._known |= dict(zip(new, self._encoder.embed(list(new.values())), strict=True))
-        return np.stack([self._known[g.digest] for g in graphs])
-
-
-def _rankings(config: DemoConfig, data: GraphSet, true: np.ndarray, encoder: _Remembering, tell: Progress,
+def _rankings(config: DemoConfig, data: GraphSet, true: np.ndarray, encoder: Remembered, tell: Progress,
               seconds: dict[str, float]) -> tuple[list[Score], list[int], _Draw]:
     """Every method on every draw of the labels, tested on the networks whose graph has no label."""
     from finetune import CGPredictor, metrics, protocol
@@ -189,7 +176,7 @@ def _rankings(config: DemoConfig, data: GraphSet, true: np.ndarray, encoder: _Re
     return scores, unseen_counts, first
 
 
-def _searches(config: DemoConfig, encoder: _Remembering, tell: Progress,
+def _searches(config: DemoConfig, encoder: Remembered, tell: Progress,
               seconds: dict[str, float]) -> tuple[list[Curve], float]:
     """Guided evolution and random search with the same seeds and budget."""
     from evo_search.algorithm1 import evolve, random_search

@@ -202,17 +202,17 @@ class CGPredictor(RegressorMixin, BaseEstimator):
     def _score(self, raw: dict[str, Any], families: np.ndarray, deviations: bool = True) -> tuple[np.ndarray, np.ndarray]:
         mean, std = np.zeros(len(families)), np.ones(len(families))
         if self.mixture_ is not None:
-            views = self._views(raw)
-            new = np.isin(families, self.families_, invert=True) & (self.stack_ is not None)
+            views, stack = self._views(raw), self.stack_
+            new = np.isin(families, self.families_, invert=True) if stack is not None else np.zeros(0, bool)
             every = bool(new.any())
             if deviations:
                 mean, std, means = self.mixture_.predict(views, every)
             else:
                 means = self.mixture_.means(views, every)
                 mean = self.mixture_.mean(means)
-            if self.stack_ is not None and every:
-                mean = np.where(new, self.stack_.predict(means, raw["log"]), mean)
-                std = np.where(new, np.maximum(std, self.stack_.std), std)
+            if stack is not None and every:
+                mean = np.where(new, stack.predict(means, raw["log"]), mean)
+                std = np.where(new, np.maximum(std, stack.std), std)
         if self.prior_ is not None:
             mean = mean + self._share * self.prior_.combine(self.prior_.scores(raw["log"])) - self._centre
             if self.mixture_ is None:

@@ -143,11 +143,12 @@ class _Opinion:
         distance = distances(x, reference)
         distance[x.std(0) < 1e-6] = 1.0
         varies = reference.std(0) > 1e-6
-        self.source, self.single = source, source.apart is None
+        apart = source.apart
+        self.source, self.single = source, apart is None
         self.known = np.flatnonzero(varies & (distance < 1.0))
         self.kind = float((varies & (distance < KIND)).mean())
         self.overlap = float((distance < ALIKE).mean())
-        self.trust = min(TRUST * self.overlap, MOST) * (1.0 if source.apart is None else source.apart.believed(reference))
+        self.trust = min(TRUST * self.overlap, MOST) * (1.0 if apart is None else apart.believed(reference))
         rows = np.random.default_rng(0).permutation(len(x))[:ROWS]
         known, y = _Scale(x)(x[rows]), source.scores[rows]
         columns = np.flatnonzero(distance < ALIKE)

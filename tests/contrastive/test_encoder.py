@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cg import Graph, GraphBuilder, NodeSpec
 from cg.errors import CGError, UnknownOpError
 from contrastive import Encoder, EncoderConfig
 from contrastive.encoder import projection_head
+from contrastive.remembered import Remembered
 from contrastive.views import buckets, collate, view, views
 
 SMALL = EncoderConfig(hidden=16, gnn_layers=2, embedding=12)
@@ -223,3 +225,23 @@ def test_configurations_survive_as_dictionaries() -> None:
                             ({"hidden": 3.0}, "'hidden' must be int"), ({"name": 3}, "'name' must be str")):
         with pytest.raises(CGError, match=message):
             EncoderConfig.from_dict(values)
+
+
+def test_a_remembered_graph_is_embedded_once(small_graphs: list[Graph]) -> None:
+    asked: list[int] = []
+
+    class Counting(Encoder):
+        def embed(self, graphs: Iterable[Graph]) -> np.ndarray:
+            graphs = list(graphs)
+            asked.append(len(graphs))
+            return super().embed(graphs)
+
+    encoder = Counting(SMALL)
+    expected = Encoder.embed(encoder, small_graphs)
+    remembered = Remembered(encoder, {small_graphs[0].digest: np.full(SMALL.embedding, 7.0, np.float32)})
+    first = remembered.embed(small_graphs[:3] + small_graphs[1:2])
+    assert (first[0] == 7.0).all()
+    np.testing.assert_allclose(first[1:3], expected[1:3], atol=1e-5)
+    np.testing.assert_array_equal(first[3], first[1])
+    remembered.embed(small_graphs[:4])
+    assert asked == [2, 1]

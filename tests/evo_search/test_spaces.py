@@ -96,6 +96,27 @@ def test_nasbench101_enumeration_holds_exactly_the_networks_of_the_table(table10
 
 
 @needs_shared
+def test_nasbench101_samples_and_children_are_rows_of_the_table(table101, rng) -> None:
+    space = NASBench101()
+
+    def in_table(a: Genome101) -> bool:
+        key, low, high = module_hash(a), 0, len(table101)  # rows are sorted by the hash
+        while low < high:
+            middle = (low + high) // 2
+            if module_hash(table101[middle][0]) < key:
+                low = middle + 1
+            else:
+                high = middle
+        return low < len(table101) and module_hash(table101[low][0]) == key
+
+    for _ in range(60):
+        a, b = space.sample(rng), space.sample(rng)
+        assert in_table(a)
+        assert in_table(space.mutate(a, rng))
+        assert in_table(space.crossover(a, b, rng))
+
+
+@needs_shared
 def test_nasbench201_params_and_strings_on_every_row(table201) -> None:
     space = NASBench201()
     decoded = [space.decode(text) for text, _ in table201]
